@@ -1,0 +1,222 @@
+"""Every table, and the one module that writes it. Times are aware UTC; ids are text UUIDs.
+
+JSON columns hold what is only shown, never searched. Changes need an Alembic revision.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite forgets zones, this puts UTC back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Store UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return aware UTC."""
+        if value is None:
+            return None
+        found: datetime = value
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# --- written by services.results.store -------------------------------------------------------
+
+inspections = Table(
+    "inspections",
+    metadata,
+    Column("inspection_id", String(36), primary_key=True),
+    Column("frame_id", String(36), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("run", String(64), nullable=False),
+    Column("camera", String(256), nullable=False),
+    Column("epoch", String(64)),
+    Column("sequence", BigInteger),
+    Column("project", String(128), nullable=False),
+    Column("model_version", String(128), nullable=False),
+    Column("subject", String(1024), nullable=False),
+    Column("part_id", String(256)),
+    Column("lot_id", String(256)),
+    Column("is_anomalous", Boolean, nullable=False),
+    Column("is_uncertain", Boolean, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("regions", JSON, nullable=False),
+    Column("image_uri", String(1024)),
+    Column("image_sha256", String(64)),
+    Column("image_bytes", BigInteger),
+    Column("width_px", Integer, nullable=False),
+    Column("height_px", Integer, nullable=False),
+    Column("stage_ms", JSON, nullable=False),
+    Column("unit", String(128), nullable=False),
+    Column("captured_at", UtcDateTime, nullable=False),
+    Column("judged_at", UtcDateTime, nullable=False),
+    Column("stored_at", UtcDateTime, nullable=False),
+    # Capture to stored verdict, milliseconds; a clock in the future gives 0, never less.
+    Column("latency_ms", Float, nullable=False),
+    Index(None, "frame_id"),
+    Index(None, "camera", "captured_at"),
+    Index(None, "project", "judged_at"),
+)
+
+# One row per record of loupe.frames that came to an end, doubles included: the proof for foreign
+# producers goes by offsets.
+frame_ends = Table(
+    "frame_ends",
+    metadata,
+    Column("topic", String(128), primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("frame_id", String(36), nullable=False),
+    Column("camera", String(256), nullable=False),
+    Column("end", String(16), nullable=False),  # judged | quarantined | shed
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("frame_id", String(36), primary_key=True),
+    Column("camera", String(256), nullable=False, index=True),
+    Column("topic", String(128), nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("cause", String(64), nullable=False),
+    Column("reason", String(1024), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("failed_at", UtcDateTime, nullable=False),
+    # Where the dead letter itself stands in loupe.frames.dlq.
+    Column("letter_partition", Integer, nullable=False),
+    Column("letter_offset", BigInteger, nullable=False),
+)
+
+ledger_captured = Table(
+    "ledger_captured",
+    metadata,
+    Column("entry_id", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # place of the range in its entry
+    Column("camera", String(256), nullable=False, index=True),
+    Column("epoch", String(64), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("declared_at", UtcDateTime, nullable=False),
+)
+
+# A shed frame by id; ingesters' shed ranges are spelled out into one row per frame.
+ledger_shed = Table(
+    "ledger_shed",
+    metadata,
+    Column("frame_id", String(36), primary_key=True),
+    Column("camera", String(256), nullable=False, index=True),
+    Column("reason", String(64), nullable=False),
+    Column("declared_at", UtcDateTime, nullable=False),
+)
+
+# --- written by services.trainer.registry and services.trainer.datasets ----------------------
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("task", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("uri", String(1024), nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("training_id", String(256), nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+training_jobs = Table(
+    "training_jobs",
+    metadata,
+    Column("training_id", String(256), primary_key=True),
+    Column("project", String(128), nullable=False, index=True),
+    Column("state", String(16), nullable=False),  # domain JobState
+    Column("message", String(1024), nullable=False),
+    Column("version", String(128)),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+)
+
+dataset_entries = Table(
+    "dataset_entries",
+    metadata,
+    Column("entry_id", String(36), primary_key=True),
+    Column("project", String(128), nullable=False, index=True),
+    Column("frame_id", String(36)),
+    Column("image_uri", String(1024), nullable=False),
+    Column("image_sha256", String(64), nullable=False),
+    Column("image_bytes", BigInteger, nullable=False),
+    Column("verdict", String(16)),
+    Column("classes", JSON, nullable=False),
+    Column("boxes", JSON, nullable=False),
+    Column("masks", JSON, nullable=False),
+    Column("author", String(256), nullable=False),
+    Column("labelled_at", UtcDateTime, nullable=False),
+)
+
+# --- written by services.hosting.store --------------------------------------------------------
+
+hostings = Table(
+    "hostings",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("version", String(128), nullable=False),
+    Column("uri", String(1024), nullable=False),
+    Column("min_units", Integer, nullable=False),
+    Column("max_units", Integer, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("message", String(1024), nullable=False),
+    Column("changed_by", String(256), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("camera_pattern", String(256), primary_key=True),
+    Column("project", String(128), primary_key=True),
+    Column("mode", String(16), primary_key=True),
+    Column("archive", String(16), nullable=False),
+    Column("deadline_s", Float),
+    Column("priority", Integer, nullable=False),
+)

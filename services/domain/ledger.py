@@ -1,0 +1,121 @@
+"""The ledger: captured = judged + quarantined + shed, per camera, in distinct frame ids (arrow 8).
+
+Ingesters and the stream declare; the results service stores; `balance_of` proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from services.domain.frame import ingester_frame_id
+
+
+class EntryKind(StrEnum):
+    """What a ledger entry declares."""
+
+    CAPTURED = "captured"
+    SHED = "shed"
+
+
+class ShedReason(StrEnum):
+    """Why a frame was let go on purpose."""
+
+    NO_ROUTE = "no-route"
+    DEADLINE = "deadline"
+    BROKER_UNAVAILABLE = "broker-unavailable"
+    UNREADABLE_SOURCE = "unreadable-source"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRange:
+    """Sequences `first` to `last`, both included, of one camera's epoch."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        """Return how many sequences the range holds."""
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A declaration about frames: by ranges where sequences are known, else by frame id.
+
+    Attributes:
+        entry_id: deterministic, so that a redelivered entry counts once.
+        frame_ids: shed frames by id (set by the stream, which knows ids of foreign frames too).
+        partition: partition of `loupe.frames` that a frame shed by the stream stood in.
+        offsets: their offsets there, parallel to `frame_ids`; empty for ingesters.
+    """
+
+    entry_id: UUID
+    camera: str
+    kind: EntryKind
+    declared_at: datetime
+    epoch: str = ""
+    ranges: tuple[SequenceRange, ...] = ()
+    reason: ShedReason | None = None
+    frame_ids: tuple[UUID, ...] = ()
+    partition: int | None = None
+    offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CameraBalance:
+    """One camera's side of the equation, in distinct frames."""
+
+    captured: int
+    judged: int
+    quarantined: int
+    shed: int
+    missing: tuple[UUID, ...] = field(default=())
+
+    @property
+    def is_balanced(self) -> bool:
+        """Tell whether every captured frame has exactly one end."""
+        return not self.missing and self.captured == self.judged + self.quarantined + self.shed
+
+
+def ids_of_ranges(camera: str, epoch: str, ranges: Iterable[SequenceRange]) -> set[UUID]:
+    """Return the frame ids that an ingester's ranges stand for."""
+    return {
+        ingester_frame_id(camera, epoch, sequence)
+        for one in ranges
+        for sequence in range(one.first, one.last + 1)
+    }
+
+
+def balance_of(
+    *,
+    declared: AbstractSet[UUID],
+    observed: AbstractSet[UUID],
+    judged: AbstractSet[UUID],
+    quarantined: AbstractSet[UUID],
+    shed: AbstractSet[UUID],
+) -> CameraBalance:
+    """Return one camera's balance from sets of frame ids.
+
+    A frame is captured when its ingester declared it, when it was seen on the topic, or when it
+    has an end. A frame with two ends (shed late, then judged after a redelivery) counts at its
+    strongest one: judged before quarantined before shed.
+    """
+    ended = judged | quarantined | shed
+    captured = declared | observed | ended
+    return CameraBalance(
+        captured=len(captured),
+        judged=len(judged),
+        quarantined=len(quarantined - judged),
+        shed=len(shed - judged - quarantined),
+        missing=tuple(sorted(captured - ended)),
+    )
+
+
+def all_balanced(cameras: Mapping[str, CameraBalance]) -> bool:
+    """Tell whether the equation holds for every camera."""
+    return all(balance.is_balanced for balance in cameras.values())

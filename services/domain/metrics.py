@@ -1,0 +1,81 @@
+"""The one list of metrics: name, kind, unit, labels, meaning. `services.adapters.metrics` registers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One Prometheus metric; `buckets` are in the metric's unit and used by histograms only."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+
+
+# The promise is p50 <= 0.1 s and p99 <= 0.4 s, so the buckets are finest around these.
+_LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0)
+
+INSPECTIONS_TOTAL = Metric(
+    "loupe_inspections_total", "counter", "1", ("project", "camera", "model_version", "verdict"),
+    "Inspections stored, first writes only.",
+)  # fmt: skip
+DUPLICATES_TOTAL = Metric(
+    "loupe_duplicate_inspections_total", "counter", "1", ("project",),
+    "Inspections that were stored before and recognised by their id.",
+)  # fmt: skip
+LATENCY_SECONDS = Metric(
+    "loupe_latency_seconds", "histogram", "s", ("project",),
+    "Capture to stored verdict.", _LATENCY_BUCKETS_S,
+)  # fmt: skip
+STAGE_SECONDS = Metric(
+    "loupe_stage_seconds", "histogram", "s", ("stage",),
+    "Time per stage of the path, from the inspections' stage_ms.", _LATENCY_BUCKETS_S,
+)  # fmt: skip
+EVENTS_TOTAL = Metric(
+    "loupe_events_total", "counter", "1", ("project", "type"), "Events published on loupe.events.",
+)  # fmt: skip
+QUARANTINED_TOTAL = Metric(
+    "loupe_quarantined_total", "counter", "1", ("camera", "cause"), "Frames in loupe.frames.dlq.",
+)  # fmt: skip
+SHED_TOTAL = Metric(
+    "loupe_shed_total", "counter", "1", ("camera", "reason"), "Frames declared shed.",
+)  # fmt: skip
+CAPTURED_TOTAL = Metric(
+    "loupe_captured_total", "counter", "1", ("camera",), "Frames that ingesters declared captured.",
+)  # fmt: skip
+LEDGER_GAP = Metric(
+    "loupe_ledger_gap_frames", "gauge", "1", ("camera",),
+    "captured - (judged + quarantined + shed); frames in flight count too.",
+)  # fmt: skip
+LAG_SECONDS = Metric(
+    "loupe_lag_seconds", "gauge", "s", ("topic",), "Age of the oldest record not yet committed.",
+)  # fmt: skip
+LAG_RECORDS = Metric(
+    "loupe_lag_records", "gauge", "1", ("topic",), "Records not yet committed.",
+)  # fmt: skip
+DEAD_LETTERS_TOTAL = Metric(
+    "loupe_dead_letters_total", "counter", "1", ("topic", "cause"),
+    "Records that a pipeline moved to its dead-letter topic.",
+)  # fmt: skip
+UNITS = Metric(
+    "loupe_inference_units", "gauge", "1", ("project", "state"),
+    "Inference units wanted and running.",
+)  # fmt: skip
+TRAINING_TOTAL = Metric(
+    "loupe_trainings_total", "counter", "1", ("project", "state"), "Training requests that ended.",
+)  # fmt: skip
+LABELS_TOTAL = Metric(
+    "loupe_labels_total", "counter", "1", ("project", "verdict"), "Labels stored, first writes only.",
+)  # fmt: skip
+
+METRICS: tuple[Metric, ...] = (
+    INSPECTIONS_TOTAL, DUPLICATES_TOTAL, LATENCY_SECONDS, STAGE_SECONDS, EVENTS_TOTAL, QUARANTINED_TOTAL,
+    SHED_TOTAL, CAPTURED_TOTAL, LEDGER_GAP, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
+    TRAINING_TOTAL, LABELS_TOTAL,
+)  # fmt: skip

@@ -1,0 +1,71 @@
+"""A graph's raw outputs + a version's calibration -> the verdict (arrow 2).
+
+The threshold and the confidence read the same distribution: a fresh normal frame's score is
+Student's t around the cross-fitted normal scores. Does not compute scores; the graph does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.domain.inspection import Region
+from services.domain.model_version import Calibration
+from services.vision import student_t
+from services.vision.regions import regions_of, smooth_map
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on one frame; see `Inspection` for the meaning of each field."""
+
+    is_anomalous: bool
+    is_uncertain: bool
+    confidence: float
+    regions: tuple[Region, ...]
+
+
+def judge(score: float, anomaly_map: NDArray[np.float32], calibration: Calibration) -> Judgement:
+    """Judge one frame.
+
+    Args:
+        score: the graph's image score.
+        anomaly_map: (h, w) float32, the graph's map.
+        calibration: of the same model version.
+    """
+    is_anomalous = score >= calibration.threshold
+    regions: tuple[Region, ...] = ()
+    if is_anomalous:  # most frames are normal, and cost nothing here
+        smooth = smooth_map(anomaly_map, calibration.map_sigma_px)
+        regions = regions_of(smooth, calibration.map_threshold)
+    return Judgement(
+        is_anomalous=is_anomalous,
+        is_uncertain=calibration.uncertain_low <= score <= calibration.uncertain_high,
+        confidence=confidence_of(score, calibration),
+        regions=regions,
+    )
+
+
+def normal_tail(score: float, calibration: Calibration) -> float:
+    """Return p, the chance that a fresh normal frame scores `score` or more (0-1)."""
+    n = calibration.normal_count
+    spread = calibration.normal_sd * math.sqrt(1 + 1 / n)
+    return student_t.upper_tail((score - calibration.normal_mean) / spread, n - 1)
+
+
+def confidence_of(score: float, calibration: Calibration) -> float:
+    """Return the trust in the verdict on `score`: 0.5 at the threshold, towards 1 away from it.
+
+    With p = `normal_tail(score)` and q = p at the threshold (the promise, where the threshold was
+    set by it), the confidence is p / (p + q) below the threshold and q / (p + q) from there on:
+    the posterior of the verdict given, were an anomaly as likely to stand at this score as a
+    normal frame is to pass the threshold. Continuous and monotone on each side.
+    """
+    p = normal_tail(score, calibration)
+    q = normal_tail(calibration.threshold, calibration)
+    if p + q <= 0:
+        return 1.0 if score != calibration.threshold else 0.5
+    return (q if score >= calibration.threshold else p) / (p + q)

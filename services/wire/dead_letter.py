@@ -1,0 +1,83 @@
+"""Dead letters: the original record, untouched, with the cause in extra headers (arrow x)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.domain.errors import LoupeError, MalformedRecord
+from services.domain.frame import RecordPosition
+from services.wire.headers import read_headers, read_number, read_time
+from services.wire.record import Headers, OutRecord, Record
+
+_PREFIX = "dlq_"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be handled.
+
+    Attributes:
+        position: where the original stands.
+        cause: error name, for example `UnreadableImage`.
+        reason: plain sentence.
+        tries: how often it was tried.
+        frame_id: id of the frame, for letters of `loupe.frames`; else empty.
+        original: the original as a record (its headers without ours).
+    """
+
+    position: RecordPosition
+    cause: str
+    reason: str
+    tries: int
+    failed_at: datetime
+    frame_id: str
+    camera: str
+    original: Record
+
+
+def encode_dead_letter(
+    record: Record, error: LoupeError, *, tries: int, at: datetime, frame_id: str = "", camera: str = ""
+) -> OutRecord:
+    """Return the record for `<topic>.dlq`: original key, bytes and headers, plus the cause."""
+    extra = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "timestamp_ms": str(record.timestamp_ms),
+        "cause": error.cause,
+        "reason": error.message,
+        "tries": str(tries),
+        "failed_at": at.isoformat(),
+        "frame_id": frame_id,
+        "camera": camera,
+    }
+    # One line each: readers drop header values that are not printable.
+    ours = tuple((_PREFIX + name, " ".join(text.split()).encode()) for name, text in extra.items())
+    return OutRecord(f"{record.topic}.dlq", record.key, record.value, record.headers + ours)
+
+
+def decode_dead_letter(record: Record) -> DeadLetter:
+    """Return the letter of a record of a dead-letter topic.
+
+    Raises:
+        MalformedRecord: the record does not say where its original stood.
+    """
+    ours = read_headers(tuple((n, v) for n, v in record.headers if n.startswith(_PREFIX)))
+    found = {name.removeprefix(_PREFIX): text for name, text in ours.items()}
+    partition, offset = read_number(found.get("partition")), read_number(found.get("offset"))
+    if "topic" not in found or partition is None or offset is None:
+        raise MalformedRecord("A dead letter has to say where its original stood.")
+    headers: Headers = tuple((n, v) for n, v in record.headers if not n.startswith(_PREFIX))
+    stamp_ms = read_number(found.get("timestamp_ms")) or record.timestamp_ms
+    original = Record(found["topic"], partition, offset, record.key, record.value, headers, stamp_ms)
+    return DeadLetter(
+        position=RecordPosition(found["topic"], partition, offset),
+        cause=found.get("cause", "unknown"),
+        reason=found.get("reason", ""),
+        tries=read_number(found.get("tries")) or 1,
+        failed_at=read_time(found.get("failed_at")) or record.recorded_at,
+        frame_id=found.get("frame_id", ""),
+        camera=found.get("camera", ""),
+        original=original,
+    )

@@ -1,0 +1,82 @@
+"""Manifest of a model folder <-> JSON bytes (arrow 6).
+
+JSON rather than protobuf, so that a person can read what stands beside the model. Does not touch
+files; `services.vision.runtime` verifies a folder's hashes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from services.domain.errors import CorruptModel
+from services.domain.model_version import Backbone, Calibration, Manifest, Task, TensorSpec
+
+FORMAT_VERSION = 1
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as indented JSON with sorted keys: equal manifests, equal bytes."""
+    document = asdict(manifest)
+    document["created_at"] = manifest.created_at.astimezone(UTC).isoformat()
+    return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read what `encode_manifest` wrote; unknown keys of later writers are ignored.
+
+    Raises:
+        CorruptModel: not a manifest, or of a format this release does not know.
+    """
+    try:
+        document: dict[str, Any] = json.loads(data)
+        if document["format_version"] != FORMAT_VERSION:
+            message = (
+                f"The manifest has format {document['format_version']}; this release reads {FORMAT_VERSION}."
+            )
+            raise CorruptModel(message, format_version=document["format_version"])
+        return _manifest(document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"The manifest cannot be read: {type(error).__name__} {error}."
+        raise CorruptModel(message) from error
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    return Manifest(
+        project=str(document["project"]),
+        version=str(document["version"]),
+        created_at=datetime.fromisoformat(document["created_at"]),
+        family=str(document["family"]),
+        inputs=tuple(_tensor(one) for one in document["inputs"]),
+        outputs=tuple(_tensor(one) for one in document["outputs"]),
+        calibration=_calibration(document["calibration"]),
+        backbone=Backbone(**{key: str(document["backbone"][key]) for key in ("name", "sha256", "licence")}),
+        data_digest=str(document["data_digest"]),
+        train_images=int(document["train_images"]),
+        files={str(path): str(sha256) for path, sha256 in document["files"].items()},
+        task=Task(document["task"]),
+        metrics={str(name): float(value) for name, value in document["metrics"].items()},
+        warnings=tuple(str(one) for one in document["warnings"]),
+        seed=int(document["seed"]),
+    )
+
+
+def _tensor(document: dict[str, Any]) -> TensorSpec:
+    shape = tuple(int(length) for length in document["shape"])
+    return TensorSpec(str(document["name"]), str(document["dtype"]), shape)
+
+
+def _calibration(document: dict[str, Any]) -> Calibration:
+    return Calibration(
+        threshold=float(document["threshold"]),
+        normal_mean=float(document["normal_mean"]),
+        normal_sd=float(document["normal_sd"]),
+        normal_count=int(document["normal_count"]),
+        max_false_reject_ratio=float(document["max_false_reject_ratio"]),
+        uncertain_low=float(document["uncertain_low"]),
+        uncertain_high=float(document["uncertain_high"]),
+        map_threshold=float(document["map_threshold"]),
+        map_sigma_px=float(document["map_sigma_px"]),
+    )

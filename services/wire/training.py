@@ -1,0 +1,60 @@
+"""TrainingRequest <-> protobuf or JSON and Kafka record (arrow 6)."""
+
+from __future__ import annotations
+
+from services.domain.errors import MalformedRecord
+from services.domain.model_version import TrainingRequest
+from services.domain.topics import TRAINING
+from services.wire.gen.loupe.v1 import training_pb2
+from services.wire.headers import write_headers
+from services.wire.inspection import PROTOBUF
+from services.wire.json_or_protobuf import parse
+from services.wire.record import OutRecord, Record
+from services.wire.times import from_timestamp, to_timestamp
+
+TRAINING_TYPE = "io.loupe.training.v1"
+_DEFAULT_FALSE_REJECT_RATIO = 0.02
+
+
+def encode_training_request(request: TrainingRequest) -> OutRecord:
+    """Return the record for `loupe.training`."""
+    message = training_pb2.TrainingRequest(
+        training_id=request.training_id,
+        project=request.project,
+        requested_at=to_timestamp(request.requested_at),
+        author=request.author,
+        seed=request.seed,
+        max_false_reject_ratio=request.max_false_reject_ratio,
+    )
+    headers = write_headers(
+        event_type=TRAINING_TYPE,
+        source=f"/projects/{request.project}",
+        event_id=request.training_id,
+        time=request.requested_at,
+        content_type=PROTOBUF,
+    )
+    return OutRecord(TRAINING.name, request.project.encode(), message.SerializeToString(), headers)
+
+
+def decode_training_request(record: Record) -> TrainingRequest:
+    """Return the request of a record, protobuf or JSON.
+
+    Raises:
+        MalformedRecord: without project, or with a promise outside of 0-1.
+    """
+    message = parse(record, training_pb2.TrainingRequest())
+    if not message.project:
+        raise MalformedRecord("A training request needs a project.")
+    promise = message.max_false_reject_ratio or _DEFAULT_FALSE_REJECT_RATIO
+    if not 0 < promise < 1:
+        raise MalformedRecord(f"max_false_reject_ratio is {promise}, it has to lie between 0 and 1.")
+    has_time = message.HasField("requested_at")
+    place = f"{record.topic}-{record.partition}-{record.offset}"
+    return TrainingRequest(
+        training_id=message.training_id or place,
+        project=message.project,
+        requested_at=from_timestamp(message.requested_at) if has_time else record.recorded_at,
+        author=message.author,
+        seed=message.seed,
+        max_false_reject_ratio=promise,
+    )
