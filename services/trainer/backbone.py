@@ -113,7 +113,7 @@ def build_graph(weights: Weights) -> onnx.ModelProto:
     channels_first = draw.add("Transpose", pixels, perm=[0, 3, 1, 2])
     floats = draw.add("Cast", channels_first, to=TensorProto.FLOAT)
     # (x - 127) / 128: the division lives in the stem's weights; zero padding stays neutral.
-    x = draw.add("Sub", floats, draw.constant(np.array(127, np.float32), "grey"))
+    x = draw.add("Sub", floats, draw.scalar(127))
     stem, bias = _folded(weights, "_conv_stem", "_bn0")
     x = _convolve(draw, x, (stem / np.float32(128), bias), stride=2)
     for index in range(_LAST_BLOCK + 1):
@@ -169,8 +169,7 @@ def _convolve(
         strides=[stride, stride],
         group=options.get("group", 1),
     )
-    low = draw.constant(np.array(0, np.float32), "low")
-    return draw.add("Clip", convolved, low, draw.constant(np.array(6, np.float32), "high"))
+    return draw.add("Clip", convolved, draw.scalar(0), draw.scalar(6))
 
 
 def _folded(weights: Weights, conv: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -47,6 +47,10 @@ class GraphBuilder:
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
+    def scalar(self, value: float) -> str:
+        """Keep one float32 number."""
+        return self.constant(np.array(value, np.float32), "scalar")
+
     def add(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Append a node with one output, called `name` if given."""
         output = name or f"{op.lower()}_{len(self._nodes)}"

@@ -32,8 +32,7 @@ def smooth_map(anomaly_map: NDArray[np.float32], sigma_px: float) -> NDArray[np.
         (112, 112) float32.
     """
     down, across = (_smoothing_matrix(length, sigma_px) for length in anomaly_map.shape)
-    # (112, h) @ (h, w) @ (w, 112)
-    return down @ anomaly_map @ across.T
+    return np.asarray(down @ anomaly_map @ across.T, np.float32)
 
 
 def regions_of(smooth: NDArray[np.float32], map_threshold: float) -> tuple[Region, ...]:

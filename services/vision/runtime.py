@@ -54,6 +54,26 @@ def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSess
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
+class GraphSession:
+    """A fused graph in this process, from pixels to scores and maps."""
+
+    def __init__(self, model: Path | bytes, *, threads: int = 1) -> None:
+        """Load an ONNX file or its bytes."""
+        self._session = open_session(model, threads)
+
+    def infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the graph; may be called from several threads at once.
+
+        Args:
+            batch: (N, 224, 224, 3) uint8 RGB, as `decode` gives.
+
+        Returns:
+            scores (N,) float32, higher is more anomalous, and maps (N, h, w) float32.
+        """
+        scores, maps = self._session.run(["score", "map"], {"pixels": batch})
+        return np.asarray(scores, np.float32), np.asarray(maps, np.float32)
+
+
 class OnnxModel:
     """One verified model version in this process.
 
@@ -69,20 +89,11 @@ class OnnxModel:
         """
         self.manifest = verify_folder(folder)
         try:
-            self._session = open_session(folder / MODEL_FILE, threads)
+            self._session = GraphSession(folder / MODEL_FILE, threads=threads)
         except Exception as error:
             message = f"ONNX Runtime cannot load {folder / MODEL_FILE}: {error}."
             raise CorruptModel(message, folder=str(folder)) from error
 
     def infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Run the graph.
-
-        Args:
-            batch: (N, 224, 224, 3) uint8 RGB, as `decode` gives.
-
-        Returns:
-            scores (N,) float32, higher is more anomalous, and maps (N, h, w) float32.
-        """
-        names = [spec.name for spec in self.manifest.outputs[:2]]
-        scores, maps = self._session.run(names, {self.manifest.inputs[0].name: batch})
-        return np.asarray(scores, np.float32), np.asarray(maps, np.float32)
+        """Return scores (N,) and maps (N, h, w) of (N, 224, 224, 3) pixels; see `GraphSession`."""
+        return self._session.infer(batch)

@@ -1,0 +1,153 @@
+"""Cross-fitted normal photos -> scorer, threshold by promise, and what cannot be promised.
+
+The promise is "at most x % of good parts are rejected". The threshold is the value that a fresh
+normal photo passes with chance x, by Student's t around the cross-fitted scores. No anomaly is
+looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.domain.model_version import Calibration
+from services.trainer.dataset import Dataset
+from services.trainer.family import GRID, Head, StageProgress
+from services.trainer.features import FeatureExtractor
+from services.trainer.scorer import Scorer, Standard, scores_of, standard_of, statistics_of
+from services.vision import student_t
+from services.vision.regions import smooth_map
+
+# Below this many photos the standard moves with each of them, so each is read against the others.
+LEAVE_ONE_OUT_BELOW = 20
+FEW_PHOTOS = 10
+# Blur of the map before regions are cut, in model pixels (of 224): a quarter of a cell.
+MAP_SIGMA_PX = 2.0
+# The uncertainty band ends where a normal frame stands 3 times as often as promised, and 10 times
+# as rarely.
+_BAND_LOW, _BAND_HIGH = 3.0, 0.1
+# Scores are in standard deviations, so photos that are all alike still spread a little.
+_LEAST_SCORE_SD = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A calibrated candidate.
+
+    Attributes:
+        scorer: to be drawn into the graph.
+        calibration: for the manifest.
+        normal_scores: (n,) float32, cross-fitted, one per group of photos.
+        warnings: plain sentences about what the photos cannot support.
+    """
+
+    scorer: Scorer
+    calibration: Calibration
+    normal_scores: NDArray[np.float32]
+    warnings: tuple[str, ...]
+
+
+def calibrate(
+    heads: Sequence[Head],
+    dataset: Dataset,
+    extractor: FeatureExtractor,
+    groups: NDArray[np.int32],
+    max_false_reject_ratio: float,
+    progress: StageProgress,
+) -> Calibrated:
+    """Score every normal photo without what it taught, and set the threshold by the promise."""
+    distances = _cross_fitted(heads, dataset, extractor, groups, progress)  # (n, H, 28, 28)
+    cells = distances.transpose(1, 0, 2, 3).reshape(len(heads), -1)
+    cell_sd = np.maximum(cells.std(axis=1, dtype=np.float64), 1e-6).astype(np.float32)
+    statistics = _highest_by_group(statistics_of(distances), groups)
+    scorer = Scorer(cells.mean(axis=1, dtype=np.float64).astype(np.float32), cell_sd, standard_of(statistics))
+    scores = _normal_scores(statistics, scorer.standard)
+    peaks = [float(smooth_map(one, MAP_SIGMA_PX).max()) for one in scorer.maps(distances)]
+    calibration = calibration_of(scores, max_false_reject_ratio, map_threshold=float(np.mean(peaks)))
+    return Calibrated(scorer, calibration, scores, limits_of(len(scores), max_false_reject_ratio))
+
+
+def calibration_of(
+    scores: NDArray[np.float32], max_false_reject_ratio: float, *, map_threshold: float
+) -> Calibration:
+    """Return the calibration that (n,) cross-fitted normal scores support, n >= 2."""
+    count = len(scores)
+    mean = float(scores.mean(dtype=np.float64))
+    sd = max(float(scores.std(ddof=1, dtype=np.float64)), _LEAST_SCORE_SD)
+
+    def passed_by(ratio: float) -> float:
+        """Return the score that a fresh normal frame passes with this chance."""
+        return mean + student_t.quantile(min(ratio, 0.5), count - 1) * sd * math.sqrt(1 + 1 / count)
+
+    return Calibration(
+        threshold=passed_by(max_false_reject_ratio),
+        normal_mean=mean,
+        normal_sd=sd,
+        normal_count=count,
+        max_false_reject_ratio=max_false_reject_ratio,
+        uncertain_low=passed_by(max_false_reject_ratio * _BAND_LOW),
+        uncertain_high=passed_by(max_false_reject_ratio * _BAND_HIGH),
+        map_threshold=map_threshold,
+        map_sigma_px=MAP_SIGMA_PX,
+    )
+
+
+def limits_of(count: int, max_false_reject_ratio: float) -> tuple[str, ...]:
+    """Return warnings about a promise that `count` normal photos of different objects carry."""
+    warnings = []
+    best_ratio = 1 / (count + 1)
+    if max_false_reject_ratio < best_ratio:
+        needed = math.ceil(1 / max_false_reject_ratio) - 1
+        warnings.append(
+            f"By counting, {count} normal photos support at best a promise of {best_ratio:.1%} false "
+            f"rejects; the {max_false_reject_ratio:.1%} asked for is extrapolated. {needed} photos "
+            "of different good parts would support it."
+        )
+    if count < FEW_PHOTOS:
+        warnings.append(
+            f"Only {count} normal photos: the threshold is a cautious guess that lets small defects "
+            f"pass. Add photos of good parts, {LEAVE_ONE_OUT_BELOW} or more."
+        )
+    elif count < LEAVE_ONE_OUT_BELOW:
+        warnings.append(
+            f"With {count} normal photos (fewer than {LEAVE_ONE_OUT_BELOW}) each is judged by the "
+            "others alone, so the threshold is higher and more small defects pass than need be."
+        )
+    return tuple(warnings)
+
+
+def _cross_fitted(
+    heads: Sequence[Head],
+    dataset: Dataset,
+    extractor: FeatureExtractor,
+    groups: NDArray[np.int32],
+    progress: StageProgress,
+) -> NDArray[np.float32]:
+    """Return (n, H, 28, 28) distances of each photo to what the other groups taught."""
+    distances = np.empty((len(dataset), len(heads), GRID, GRID), np.float32)
+    for start, features in extractor.stream(dataset):
+        stop = min(start + len(next(iter(features.values()))), len(dataset))
+        left_out = groups[start:stop].tolist()
+        for index, head in enumerate(heads):
+            distances[start:stop, index] = head.distances(features, left_out)
+        progress(stop / len(dataset))
+    return distances
+
+
+def _highest_by_group(statistics: NDArray[np.float32], groups: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return (g, S): photos of one object are one observation, and the worst of them counts."""
+    return np.stack([statistics[groups == group].max(axis=0) for group in np.unique(groups)])
+
+
+def _normal_scores(statistics: NDArray[np.float32], standard: Standard) -> NDArray[np.float32]:
+    """Return (n,) scores of (n, S) statistics, each against the others where there are few."""
+    count = len(statistics)
+    if count >= LEAVE_ONE_OUT_BELOW:
+        return scores_of(statistics, standard)
+    others = [standard_of(np.delete(statistics, index, axis=0)) for index in range(count)]
+    single = [scores_of(statistics[index : index + 1], others[index]) for index in range(count)]
+    return np.concatenate(single)

@@ -1,0 +1,259 @@
+"""Photos of good parts -> a model folder: the whole recipe in one call (arrow 6).
+
+Read, learn, calibrate by cross-fitting, fuse into one graph, prove that the graph gives the
+trainer's numbers, write the folder. No torch, no network, and memory that does not grow with the
+number of photos. Does not upload or announce (`services.trainer.registry`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
+from services.domain.label import Verdict
+from services.domain.model_version import Manifest
+from services.trainer.backbone import load_backbone
+from services.trainer.calibration import Calibrated, calibrate
+from services.trainer.card import render_card
+from services.trainer.dataset import Dataset, LabelledImage, SkippedImage
+from services.trainer.evaluate import image_auroc, share_from
+from services.trainer.family import Budget, Family, Head
+from services.trainer.features import FeatureExtractor
+from services.trainer.graph import INPUTS, OUTPUTS, fuse
+from services.trainer.memory import MemoryFamily
+from services.trainer.model_folder import Golden, version_exists, write_folder
+from services.vision.runtime import GraphSession
+
+logger = logging.getLogger(__name__)
+
+MIN_NORMALS = 2
+_GOLDEN_NORMALS, _GOLDEN_ANOMALIES = 3, 2
+# fp32 sums in another order; scores are of the order of 1 to 50.
+_GRAPH_TOLERANCE = 1e-3
+
+# Called with the stage (`read`, `learn`, `calibrate`, `write`) and the share of it done (0-1).
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """What a fit left on disk.
+
+    Attributes:
+        folder: the model folder, complete.
+        manifest: as written in it.
+        skipped: photos that were left out, with reasons.
+    """
+
+    folder: Path
+    manifest: Manifest
+    skipped: tuple[SkippedImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to fit, apart from the photos.
+
+    Attributes:
+        family: which heads to fit.
+        budget: what they may cost.
+        backbone: ONNX file; None: the one that set-up prepared.
+        threads: CPU threads.
+    """
+
+    family: Family = field(default_factory=MemoryFamily)
+    budget: Budget = field(default_factory=Budget)
+    backbone: Path | None = None
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A fitted family with its graph, and what the graph says of photos."""
+
+    calibrated: Calibrated
+    graph: bytes
+    golden: Golden
+    golden_names: list[str]
+    anomalous_scores: NDArray[np.float32]
+
+
+def fit_model(
+    images: Sequence[LabelledImage],
+    *,
+    project: str,
+    version: str,
+    out_dir: Path,
+    max_false_reject_ratio: float = 0.02,
+    seed: int = 0,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> FittedModel:
+    """Fit a detector and write it to `<out_dir>/<version>`, whole or not at all.
+
+    Args:
+        images: normal photos to learn from; anomalous ones only measure the result.
+        project: for the manifest.
+        version: the folder's name; must not exist in `out_dir`, which is created.
+        out_dir: where the folder goes.
+        max_false_reject_ratio: promise of good parts rejected at most (0-0.5).
+        seed: the same photos and seed give the same model.
+        progress: told how far it is.
+        recipe: default: the memory family on the backbone that set-up prepared.
+
+    Raises:
+        NotEnoughImages: fewer than 2 different readable normal photos.
+        BadRequest: the promise makes no sense, or the version exists.
+        MissingPart: no backbone.
+    """
+    started_monotonic_s = time.monotonic()
+    _check_request(max_false_reject_ratio, out_dir / version)
+    recipe = recipe or Recipe()
+    tell = progress or (lambda _stage, _done_ratio: None)
+    backbone = load_backbone(recipe.backbone)
+    normals, anomalies = _read(images, tell)
+    candidate = _fit_candidate(recipe, backbone.path, normals, anomalies, max_false_reject_ratio, seed, tell)
+    skipped = (*normals.skipped, *anomalies.skipped)
+    fit_s = time.monotonic() - started_monotonic_s
+    manifest = Manifest(
+        project=project,
+        version=version,
+        created_at=datetime.now(UTC),
+        family=recipe.family.name,
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        calibration=candidate.calibrated.calibration,
+        backbone=backbone.identity,
+        data_digest=normals.digest,
+        train_images=len(normals),
+        files={},
+        metrics={"fit_s": round(fit_s, 3), **_metrics(candidate)},
+        warnings=(*candidate.calibrated.warnings, *_warnings_of(skipped)),
+        seed=seed,
+    )
+    folder, manifest = _write(out_dir, manifest, candidate, skipped)
+    tell("write", 1.0)
+    logger.info("fitted %s version %s from %d photos in %.1f s", project, version, len(normals), fit_s)
+    return FittedModel(folder, manifest, skipped)
+
+
+def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
+    """Refuse before any work what would be refused after it."""
+    if not 0 < max_false_reject_ratio <= 0.5:
+        message = f"A promise of {max_false_reject_ratio} false rejects makes no sense; give 0.001 to 0.5."
+        raise BadRequest(message, max_false_reject_ratio=max_false_reject_ratio)
+    if folder.exists():
+        raise version_exists(folder)
+
+
+def _read(images: Sequence[LabelledImage], tell: Progress) -> tuple[Dataset, Dataset]:
+    """Return normal and anomalous photos, or say what is missing."""
+    wanted = [one for one in images if one.label is Verdict.NORMAL]
+    normals = Dataset(wanted, partial(tell, "read"))
+    if len(normals) < MIN_NORMALS:
+        left_out = "".join(f" {one.name}: {one.reason}" for one in normals.skipped[:3])
+        message = (
+            f"A detector needs at least {MIN_NORMALS} different photos of good parts, better 30 or "
+            f"more; there are {len(normals)}.{left_out}"
+        )
+        raise NotEnoughImages(message, normal_images=len(normals), skipped=len(normals.skipped))
+    return normals, Dataset([one for one in images if one.label is Verdict.ANOMALY])
+
+
+def _fit_candidate(
+    recipe: Recipe,
+    backbone: Path,
+    normals: Dataset,
+    anomalies: Dataset,
+    max_false_reject_ratio: float,
+    seed: int,
+    tell: Progress,
+) -> _Candidate:
+    """Fit the family's heads, calibrate them, draw the graph and prove it."""
+    extractor = FeatureExtractor(backbone, threads=recipe.threads)
+    groups = normals.groups()
+    heads = recipe.family.fit(normals, extractor, groups, recipe.budget, seed, partial(tell, "learn"))
+    told = partial(tell, "calibrate")
+    calibrated = calibrate(heads, normals, extractor, groups, max_false_reject_ratio, told)
+    graph = fuse(backbone, heads, calibrated.scorer)
+    session = GraphSession(graph, threads=recipe.threads)
+    golden, names = _golden(session, normals, anomalies)
+    _prove_graph(heads, calibrated, extractor, golden)
+    return _Candidate(calibrated, graph, golden, names, _scores(session, anomalies))
+
+
+def _golden(session: GraphSession, normals: Dataset, anomalies: Dataset) -> tuple[Golden, list[str]]:
+    """Return a few photos with the graph's outputs, and their names."""
+    normal_at = np.unique(np.linspace(0, len(normals) - 1, _GOLDEN_NORMALS).astype(int)).tolist()
+    anomaly_at = range(min(len(anomalies), _GOLDEN_ANOMALIES))
+    inputs = np.stack(
+        [*(normals.pixels(index) for index in normal_at), *(anomalies.pixels(index) for index in anomaly_at)]
+    )
+    names = [normals.images[index].name for index in normal_at]
+    names += [anomalies.images[index].name for index in anomaly_at]
+    scores, maps = session.infer(inputs)
+    return Golden(inputs, scores, maps), names
+
+
+def _prove_graph(
+    heads: Sequence[Head], calibrated: Calibrated, extractor: FeatureExtractor, golden: Golden
+) -> None:
+    """Compare the graph with the trainer's own numbers on the golden photos.
+
+    Raises:
+        CorruptModel: they disagree; such a model is not written.
+    """
+    features = extractor.extract(golden.inputs)
+    distances = np.stack([head.distances(features) for head in heads], axis=1)
+    expected = calibrated.scorer.scores(distances)
+    gap = float(np.max(np.abs(expected - golden.scores) / np.maximum(np.abs(expected), 1)))
+    if not gap <= _GRAPH_TOLERANCE:  # NaN fails, too
+        message = f"The graph's scores differ from the trainer's by {gap:.2g}; the model was not written."
+        raise CorruptModel(message, gap=gap)
+
+
+def _scores(session: GraphSession, dataset: Dataset) -> NDArray[np.float32]:
+    """Return (n,) scores of all photos."""
+    parts = [session.infer(pixels)[0] for _, pixels in dataset.batches()]
+    return np.concatenate([np.zeros(0, np.float32), *parts])
+
+
+def _metrics(candidate: _Candidate) -> dict[str, float]:
+    """Return what was measured; anomalies are compared with cross-fitted normal scores."""
+    threshold = candidate.calibrated.calibration.threshold
+    normal, anomalous = candidate.calibrated.normal_scores, candidate.anomalous_scores
+    metrics = {"cross_fitted_false_reject_ratio": share_from(normal, threshold)}
+    if len(anomalous):
+        metrics["image_auroc"] = image_auroc(normal, anomalous)
+        metrics["recall_ratio"] = share_from(anomalous, threshold)
+    return metrics
+
+
+def _write(
+    out_dir: Path, manifest: Manifest, candidate: _Candidate, skipped: Sequence[SkippedImage]
+) -> tuple[Path, Manifest]:
+    """Write the model folder with its card."""
+    card = render_card(
+        manifest,
+        normal_scores=candidate.calibrated.normal_scores,
+        anomalous_scores=candidate.anomalous_scores,
+        golden=candidate.golden,
+        golden_names=candidate.golden_names,
+        skipped=skipped,
+    )
+    return write_folder(out_dir, manifest, model=candidate.graph, golden=candidate.golden, card=card)
+
+
+def _warnings_of(skipped: Sequence[SkippedImage]) -> tuple[str, ...]:
+    if not skipped:
+        return ()
+    return (f"{len(skipped)} photos were left out; the first: {skipped[0].name}: {skipped[0].reason}",)

@@ -1,0 +1,110 @@
+"""From the heads' distance maps to one score and one map per photo (arrow 6).
+
+Written twice with equal results: in numpy for cross-fitting, and drawn into the graph. Each head
+is summed up by its highest cell and the means of its highest 3 and 10; each number is read in
+standard deviations of cross-fitted normal photos. Sets no threshold (`calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.trainer.family import GRID
+from services.trainer.graph_builder import GraphBuilder
+
+_TOP_CELLS = 10
+# (10, 3): from the ten highest cells to highest, mean of 3, mean of 10.
+_SUMMARY = np.stack(
+    [np.arange(_TOP_CELLS) < 1, (np.arange(_TOP_CELLS) < 3) / 3, np.full(_TOP_CELLS, 0.1)], axis=1
+).astype(np.float32)
+STATISTICS_PER_HEAD = _SUMMARY.shape[1]
+# Weight of being more normal than usual. The score is about being less normal, but with nothing
+# here all good frames would tie at 0.
+_BELOW_WEIGHT = 0.1
+# What the spread of a statistic is before anything is seen: 6 % of its mean (3-13 % on the real
+# sets), worth two photos. It keeps two photos, or equal ones, from having no spread at all.
+_PRIOR_SPREAD_RATIO = 0.06
+_PRIOR_PHOTOS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """Mean and spread of the statistics of normal photos: (S,) float32 each."""
+
+    mean: NDArray[np.float32]
+    sd: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Fixed numbers from distances to scores.
+
+    Attributes:
+        cell_mean: (H,) float32, mean distance of a normal cell, per head.
+        cell_sd: (H,) float32, its standard deviation.
+        standard: of the statistics, head by head.
+    """
+
+    cell_mean: NDArray[np.float32]
+    cell_sd: NDArray[np.float32]
+    standard: Standard
+
+    def maps(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N, 28, 28): the mean over heads of (N, H, 28, 28) distances, standardised."""
+        shifted = distances - self.cell_mean[:, None, None]
+        return np.asarray((shifted / self.cell_sd[:, None, None]).mean(axis=1), np.float32)
+
+    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N,) scores of (N, H, 28, 28) distances."""
+        return scores_of(statistics_of(distances), self.standard)
+
+    def draw(self, draw: GraphBuilder, distances: Sequence[str]) -> None:
+        """Draw `score` (N,) and `map` (N, 28, 28) behind the heads' (N, 28, 28) distances."""
+        axis = draw.constant(np.array([1]), "axis")
+        stacked = draw.add("Concat", *(draw.add("Unsqueeze", one, axis) for one in distances), axis=1)
+        shifted = draw.add("Sub", stacked, draw.constant(self.cell_mean[:, None, None], "cell_mean"))
+        standardised = draw.add("Div", shifted, draw.constant(self.cell_sd[:, None, None], "cell_sd"))
+        draw.add("ReduceMean", standardised, name="map", axes=[1], keepdims=0)
+        shape = draw.constant(np.array([0, len(distances), GRID * GRID]), "shape")
+        highest = draw.top_k(draw.add("Reshape", stacked, shape), _TOP_CELLS)  # (N, H, 10)
+        summary = draw.add("MatMul", highest, draw.constant(_SUMMARY, "summary"))  # (N, H, 3)
+        flat = draw.add("Reshape", summary, draw.constant(np.array([0, -1]), "shape"))
+        above_mean = draw.add("Sub", flat, draw.constant(self.standard.mean, "mean"))
+        z = draw.add("Div", above_mean, draw.constant(self.standard.sd, "sd"))
+        above = _draw_root_mean_square(draw, draw.add("Relu", z))
+        below = _draw_root_mean_square(draw, draw.add("Relu", draw.add("Neg", z)))
+        draw.add("Sub", above, draw.add("Mul", below, draw.scalar(_BELOW_WEIGHT)), name="score")
+
+
+def statistics_of(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (N, 3 H): per head the highest cell and the means of the highest 3 and 10."""
+    count, heads = distances.shape[:2]
+    cells = distances.reshape(count, heads, -1)
+    highest = -np.sort(-cells, axis=2)[:, :, :_TOP_CELLS]  # (N, H, 10), highest first
+    return np.asarray((highest @ _SUMMARY).reshape(count, -1), np.float32)
+
+
+def standard_of(statistics: NDArray[np.float32]) -> Standard:
+    """Return mean and spread of (n, S) statistics, n >= 1; see `_PRIOR_SPREAD_RATIO`."""
+    mean = statistics.mean(axis=0, dtype=np.float64)
+    squares = np.square(statistics - mean).sum(axis=0)
+    prior = _PRIOR_PHOTOS * np.square(_PRIOR_SPREAD_RATIO * mean)
+    sd = np.sqrt((squares + prior) / (len(statistics) - 1 + _PRIOR_PHOTOS))
+    return Standard(mean.astype(np.float32), np.maximum(sd, 1e-6).astype(np.float32))
+
+
+def scores_of(statistics: NDArray[np.float32], standard: Standard) -> NDArray[np.float32]:
+    """Return (N,): root mean square of what lies above the standard, less a tenth of that below."""
+    z = (statistics - standard.mean) / standard.sd
+    above = np.sqrt(np.square(np.maximum(z, 0)).mean(axis=1))
+    below = np.sqrt(np.square(np.minimum(z, 0)).mean(axis=1))
+    return np.asarray(above - _BELOW_WEIGHT * below, np.float32)
+
+
+def _draw_root_mean_square(draw: GraphBuilder, values: str) -> str:
+    squares = draw.add("ReduceMean", draw.add("Mul", values, values), axes=[1], keepdims=0)
+    return draw.add("Sqrt", squares)
