@@ -131,6 +131,8 @@ ledger_captured = Table(
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("declared_at", UtcDateTime, nullable=False),
+    # Every frame of the range has its end; ends are never taken back, so it need not be looked at again.
+    Column("is_ended", Boolean, nullable=False, index=True),
 )
 
 # A shed frame by id; ingesters' shed ranges are spelled out into one row per frame.

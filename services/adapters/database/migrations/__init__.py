@@ -1,0 +1,1 @@
+"""Alembic revisions; `services.adapters.database.migrate` runs them, `tables` is what they must lead to."""
