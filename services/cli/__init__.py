@@ -1,0 +1,1 @@
+"""The `loupe` command, thin: parse, call, print."""
