@@ -29,6 +29,7 @@ class ShedReason(StrEnum):
     DEADLINE = "deadline"
     BROKER_UNAVAILABLE = "broker-unavailable"
     UNREADABLE_SOURCE = "unreadable-source"
+    STORE_UNAVAILABLE = "store-unavailable"
 
 
 @dataclass(frozen=True, slots=True)
