@@ -78,7 +78,8 @@ def decode(
     except Exception as error:
         # Decoders raise anything on hostile bytes (struct.error, SyntaxError, zlib.error, ...);
         # whatever it was, this image cannot be read and the next one can.
-        message = f"The image is damaged or truncated: {str(error) or type(error).__name__}."
+        reason = str(error).rstrip(". ") or type(error).__name__
+        message = f"The image is damaged or truncated: {reason}."
         raise UnreadableImage(message, size_bytes=len(data)) from error
 
 

@@ -1,0 +1,78 @@
+"""The memory family: bank, projection, leaving out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.trainer.dataset import Dataset
+from services.trainer.family import Budget
+from services.trainer.features import FeatureExtractor
+from services.trainer.memory import MemoryFamily, MemoryHead, greedy_k_centre
+from tests.unit.trainer.pictures import pictures
+
+
+def fit(count: int, extractor: FeatureExtractor, budget: Budget, seed: int = 0) -> list[MemoryHead]:
+    dataset = Dataset(pictures(count))
+    groups = np.arange(count, dtype=np.int32)
+    heads = MemoryFamily().fit(dataset, extractor, groups, budget, seed, lambda _done: None)
+    return [head for head in heads if isinstance(head, MemoryHead)]
+
+
+def test_k_centre_takes_the_farthest_each_time() -> None:
+    line = np.array([[0.0], [1.0], [2.0], [9.0], [10.0]], np.float32)
+    chosen = greedy_k_centre(line, 3, np.random.default_rng(0)).tolist()
+    # Whatever comes first, both ends of the line are among the first three.
+    assert {0, 4} <= set(chosen) or {0, 3} <= set(chosen)
+    assert len(set(chosen)) == 3
+
+
+def test_k_centre_stops_when_all_that_is_left_is_known() -> None:
+    equal = np.ones((50, 4), np.float32)
+    assert len(greedy_k_centre(equal, 10, np.random.default_rng(0))) == 1
+
+
+def test_bank_size_is_fixed_by_the_budget(extractor: FeatureExtractor) -> None:
+    budget = Budget(bank_patches=60, sample_patches=500)
+    for head in fit(5, extractor, budget):
+        assert head.bank.shape == (60, head.spec.dims)
+        assert set(head.owners.tolist()) <= set(range(5))
+
+
+def test_projection_of_all_dimensions_keeps_distances(extractor: FeatureExtractor) -> None:
+    _, m16 = fit(3, extractor, Budget(bank_patches=20, sample_patches=300))
+    (projection,) = m16.projections
+    np.testing.assert_allclose(projection.matrix @ projection.matrix.T, np.eye(112), atol=1e-4)
+
+
+def test_leaving_a_photo_out_raises_its_distances(extractor: FeatureExtractor) -> None:
+    dataset = Dataset(pictures(4))
+    _, pixels = next(dataset.batches())
+    features = extractor.extract(pixels)
+    for head in fit(4, extractor, Budget(bank_patches=400, sample_patches=2000)):
+        known = head.distances(features)
+        without = head.distances(features, [0, 1, 2, 3])
+        assert known.shape == (4, 28, 28)
+        assert np.all(without >= known - 1e-3)
+        assert without.mean() > known.mean() * 1.05
+
+
+def test_a_bank_of_one_photo_alone_still_compares(extractor: FeatureExtractor) -> None:
+    head, _ = fit(2, extractor, Budget(bank_patches=1, sample_patches=100))
+    _, pixels = next(Dataset(pictures(2)).batches())
+    owner = int(head.owners[0])
+    assert np.isfinite(head.distances(extractor.extract(pixels), [owner, owner])).all()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_fit_is_deterministic(extractor: FeatureExtractor, seed: int) -> None:
+    budget = Budget(bank_patches=50, sample_patches=400)
+    for first, again in zip(fit(4, extractor, budget, seed), fit(4, extractor, budget, seed), strict=True):
+        np.testing.assert_array_equal(first.bank, again.bank)
+    other = fit(4, extractor, budget, seed + 1)[0].bank
+    assert not np.array_equal(other, fit(4, extractor, budget, seed)[0].bank)
+
+
+def test_more_photos_than_sample_patches_is_fine(extractor: FeatureExtractor) -> None:
+    for head in fit(9, extractor, Budget(bank_patches=6, sample_patches=6)):
+        assert len(head.bank) <= 6
