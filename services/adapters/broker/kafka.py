@@ -171,7 +171,7 @@ class KafkaBrokerConsumer:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka cannot be read: {error}") from error
-        return [_record_of(found) for part in polled.values() for found in part]
+        return [record_of(found) for part in polled.values() for found in part]
 
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """See `Consumer.commit`."""
@@ -206,7 +206,7 @@ class KafkaBrokerConsumer:
         self._consumer.close(autocommit=False, timeout_ms=3000)
 
 
-def _record_of(found: Any) -> Record:
+def record_of(found: Any) -> Record:
     """Return kafka-python's record as ours; a record without value has empty bytes."""
     return Record(
         topic=found.topic,
