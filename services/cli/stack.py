@@ -171,6 +171,29 @@ def _was_rotated(path: Path, position: int) -> bool:
     return path.exists() and path.stat().st_size < position
 
 
+def doctor() -> None:
+    """Find what this machine lacks, and print the line that mends each thing.
+
+    Looks at Python and its shared library, memory, disk, ports, and the hash of every part's files.
+    Exit code 1 when something is wrong.
+
+    Example: `loupe doctor`
+    """
+    from services.embedded.doctor import examine
+
+    wrong = 0
+    for finding in examine(EmbeddedSettings()):
+        wrong += finding.mend is not None
+        mark = "[green]✓[/]" if finding.mend is None else "[red]✗[/]"
+        console.print(
+            f"{mark} [bold]{finding.subject:<15}[/] {finding.detail}", highlight=False, soft_wrap=True
+        )
+        if finding.mend is not None:
+            console.print(f"  mend it with: [cyan]{finding.mend}[/]", highlight=False, soft_wrap=True)
+    if wrong:
+        raise typer.Exit(1)
+
+
 def env() -> None:
     """Print lines that a shell evaluates, so that other programs find this stack.
 

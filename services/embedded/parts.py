@@ -29,7 +29,9 @@ from pathlib import Path
 
 from services.domain.errors import MissingPart
 from services.embedded.archive import make_archive
+from services.embedded.indexes import uv_environment
 from services.embedded.jars import PINS, class_path, damaged_jars, fetch_jars, read_pins
+from services.embedded.settings import inherited_environment
 
 Progress = Callable[[str, str], None]
 
@@ -136,6 +138,12 @@ class Parts:
         for pin in read_requirements("triton-backend"):
             found.setdefault("triton-backend", []).extend(damaged_files(pin, site))
         return found
+
+    def mend(self, name: str) -> str:
+        """Return the line that makes a damaged part whole."""
+        if dist := _IN_ENVIRONMENT.get(name):
+            return f"uv pip install --require-hashes --reinstall-package {dist} -r requirements.lock"
+        return f"rm -r {self.folder(name)} && loupe setup"
 
     def _install_one(self, name: str, progress: Progress) -> None:
         folder = self.folder(name)
@@ -246,7 +254,7 @@ def _install_archive(parts: Parts, staging: Path) -> None:
 
 
 def _uv(*arguments: str | Path) -> None:
-    """Run uv, which reads the user's own index configuration.
+    """Run uv with the user's own index configuration.
 
     Raises:
         MissingPart: with uv's last words.
@@ -254,7 +262,10 @@ def _uv(*arguments: str | Path) -> None:
     from uv import find_uv_bin
 
     command = [find_uv_bin(), *map(str, arguments), *(["--quiet"] if arguments[0] == "pip" else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = inherited_environment()
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment | uv_environment(environment)
+    )
     if done.returncode:
         raise MissingPart(f"uv {arguments[0]} failed: {done.stderr.strip()[-600:]}")
 

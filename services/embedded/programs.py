@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from services.embedded.configs import (
 )
 from services.embedded.home import Home, State
 from services.embedded.parts import Parts, part_versions
+from services.embedded.python_check import shared_library_folders
 
 # Pseudo step between parts: the tables exist.
 DATABASE = "database"
@@ -197,7 +197,7 @@ def triton_program(home: Home, state: State, parts: Parts, addresses: StackAddre
             # The stub finds its Python by PATH and its shared library here. One thread per model
             # instance: units are the parallelism.
             "PATH": f"{parts.backend_environment / 'bin'}:/usr/bin:/bin",
-            "LD_LIBRARY_PATH": shared_library_folders(),
+            "LD_LIBRARY_PATH": ":".join(shared_library_folders()),
             "OMP_NUM_THREADS": "1",
         },
         is_ready=partial(probes.http_answers, f"{addresses.triton_http}/v2/health/ready"),
@@ -261,12 +261,6 @@ def _our_program(name: str, after: tuple[str, ...], state: State) -> Program:
 def shared_memory_prefix(home: Home) -> str:
     """Return how the names of Triton's shared memory regions of this home begin."""
     return f"loupe_{home.stack_id}"
-
-
-def shared_library_folders() -> str:
-    """Return where this Python's shared library may be, for the loader of the backend's stub."""
-    folder, multiarch = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("MULTIARCH")
-    return f"{folder}:{folder}/{multiarch}" if multiarch else str(folder)
 
 
 def _launched(home: Home, part: str, shared_memory: str, *command: str) -> tuple[str, ...]:

@@ -14,8 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.embedded.home import Home
 
-# Would send a child process to another Python's packages than the ones set-up installed.
-_NOT_INHERITED = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "RAY_ADDRESS")
+# Would send a child process to other packages, another cluster or another cloud account than ours.
+_NOT_INHERITED = frozenset({
+    "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "RAY_ADDRESS",
+    "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_ENDPOINT_URL",
+})  # fmt: skip
 
 
 class EmbeddedSettings(BaseSettings):
