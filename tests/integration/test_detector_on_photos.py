@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic_settings import BaseSettings
 
 from services.domain.label import Verdict
 from services.trainer.backbone import load_backbone
@@ -20,19 +19,9 @@ from services.vision.runtime import OnnxModel
 pytestmark = pytest.mark.photos
 
 
-class PhotoSettings(BaseSettings):
-    """Where the real photos are."""
-
-    inspection_data: Path = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="module")
-def data() -> Path:
-    folder = PhotoSettings().inspection_data
-    if not folder.is_dir():
-        pytest.skip(f"no photos in {folder}; set INSPECTION_DATA")
+@pytest.fixture(autouse=True)
+def _backbone() -> None:
     load_backbone()  # fails with the line that mends it
-    return folder
 
 
 def labelled(folder: Path, pattern: str, label: Verdict) -> list[LabelledImage]:
@@ -59,7 +48,9 @@ def bearings(data: Path) -> list[LabelledImage]:
     return normal + labelled(folder / "defect", "*.png", Verdict.ANOMALY)
 
 
-def scores_of(fitted: FittedModel, images: list[LabelledImage]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def scores_of(
+    fitted: FittedModel, images: list[LabelledImage]
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     model = OnnxModel(fitted.folder, threads=2)
     parts = [
         model.infer(np.stack([decode(one.read()).pixels for one in images[start : start + 8]]))[0]

@@ -10,10 +10,11 @@ from services.trainer.scorer import scores_of, standard_of, statistics_of
 
 
 def test_threshold_is_the_t_bound_of_a_fresh_observation() -> None:
-    scores = np.array([-1.0, 0.0, 1.0], np.float32)  # mean 0, sd 1
+    scores = np.array([-1.0, 0.0, 1.0], np.float32)  # mean 0, squares 2
     calibration = calibration_of(scores, 0.05, map_threshold=1.0)
-    # t(0.05, 2) = 2.920, times sqrt(1 + 1/3) = 1.1547
-    assert calibration.threshold == pytest.approx(2.920 * 1.1547, abs=1e-3)
+    # With the prior: sd = sqrt((2 + 4 * 0.36) / (2 + 4)) = 0.7572; t(0.05, 6) = 1.943
+    assert calibration.normal_sd == pytest.approx(0.7572, abs=1e-4)
+    assert calibration.threshold == pytest.approx(1.943 * 0.7572 * np.sqrt(1 + 1 / 3), abs=1e-3)
     assert calibration.uncertain_low < calibration.threshold < calibration.uncertain_high
     assert calibration.normal_count == 3
 
@@ -22,8 +23,8 @@ def test_threshold_is_the_t_bound_of_a_fresh_observation() -> None:
 def test_promise_holds_for_normal_scores(count: int) -> None:
     rng = np.random.default_rng(count)
     promise, trials = 0.05, 600
-    drawn = rng.normal(1, 0.8, (trials, count)).astype(np.float32)
-    fresh = rng.normal(1, 0.8, trials)
+    drawn = rng.normal(1, 0.6, (trials, count)).astype(np.float32)
+    fresh = rng.normal(1, 0.6, trials)
     rejected = np.mean(
         [
             score >= calibration_of(row, promise, map_threshold=1.0).threshold
@@ -83,5 +84,5 @@ def test_scores_rise_with_any_statistic_and_never_tie_below() -> None:
 def test_standard_of_few_photos_has_a_spread(count: int) -> None:
     standard = standard_of(np.full((count, 6), 4, np.float32))
     np.testing.assert_allclose(standard.mean, 4)
-    # 2 prior photos at 6 % of 4 over count + 1 degrees
-    np.testing.assert_allclose(standard.sd, 0.24 * np.sqrt(2 / (count + 1)), rtol=1e-5)
+    # 10 prior photos at 6 % of 4, over count + 9 degrees
+    np.testing.assert_allclose(standard.sd, 0.24 * np.sqrt(10 / (count + 9)), rtol=1e-5)

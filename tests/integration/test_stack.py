@@ -1,0 +1,205 @@
+"""The one-machine stack on its real servers: starts, heals, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.domain.errors import BadRequest, StopProcess
+from services.embedded import stack
+from services.embedded.addresses import StackAddresses
+from services.embedded.contents import s3_client
+from services.embedded.home import is_free, load_state
+from services.embedded.leftovers import marked_processes
+from services.embedded.settings import EmbeddedSettings
+from services.embedded.stack import PartStatus
+from tests.poll import poll_until
+
+SERVERS = ("kafka", "redis", "s3", "triton", "ray")
+pytestmark = pytest.mark.real
+
+
+@contextmanager
+def own_home() -> Iterator[EmbeddedSettings]:
+    """Give a home, and take down whatever a test left in it."""
+    with tempfile.TemporaryDirectory(prefix="loupe-tests-", ignore_cleanup_errors=True) as folder:
+        settings = EmbeddedSettings(home=Path(folder), inference_units=2)
+        try:
+            yield settings
+        finally:
+            stack.down(settings)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[EmbeddedSettings]:
+    """Return a home whose five servers run."""
+    with own_home() as settings:
+        stack.up(settings, only=SERVERS)
+        yield settings
+
+
+@pytest.fixture
+def home() -> Iterator[EmbeddedSettings]:
+    """Return an empty home."""
+    with own_home() as settings:
+        yield settings
+
+
+def addresses(settings: EmbeddedSettings) -> StackAddresses:
+    found = stack.running_stack(settings)
+    assert found is not None
+    return found
+
+
+def part(settings: EmbeddedSettings, name: str) -> PartStatus:
+    return next(one for one in stack.status(settings) if one.name == name)
+
+
+def pids(settings: EmbeddedSettings) -> dict[str, int | None]:
+    return {one.name: one.pid for one in stack.status(settings)}
+
+
+def supervisor_of(settings: EmbeddedSettings) -> psutil.Process:
+    pid = (settings.home_folder.runtime / "supervisord.pid").read_text()
+    return psutil.Process(int(pid))
+
+
+def assert_nothing_left(settings: EmbeddedSettings) -> None:
+    assert marked_processes(settings.home_folder.stack_id) == []
+    state = load_state(settings.home_folder)
+    assert state is not None
+    assert [name for name, port in state.ports.items() if not is_free(port)] == []
+    assert not settings.home_folder.runtime.exists()
+    assert list(Path("/dev/shm").glob(f"*{settings.home_folder.stack_id}*")) == []
+    assert stack.running_stack(settings) is None
+    assert stack.status(settings) == []
+
+
+def test_status_tells_health_memory_port_and_version(running: EmbeddedSettings) -> None:
+    found = {one.name: one for one in stack.status(running)}
+    assert set(found) == set(SERVERS)
+    for one in found.values():
+        assert one.healthy, one
+        assert one.pid is not None
+        assert one.rss_mb > 1
+        assert one.version
+        assert not is_free(one.port)
+        assert one.start_s is not None
+
+
+def test_up_twice_changes_nothing(running: EmbeddedSettings) -> None:
+    before = pids(running)
+    assert stack.up(running, only=SERVERS) == addresses(running)
+    assert pids(running) == before
+
+
+def test_everything_listens_on_loopback_only(running: EmbeddedSettings) -> None:
+    assert stack.foreign_listeners(running) == []
+
+
+def test_secrets_are_readable_by_their_owner_alone(running: EmbeddedSettings) -> None:
+    home = running.home_folder
+    for path in (home.path / "state.json", home.ray_token, *home.config.iterdir()):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_objects_and_plain_files_are_the_same(running: EmbeddedSettings) -> None:
+    at = addresses(running)
+    client = s3_client(at.s3_endpoint, at.s3_key, at.s3_secret, at.s3_region)
+    client.put_object(Bucket="loupe-models", Key="a/put.bin", Body=b"put")
+    assert (at.objects / "loupe-models" / "a" / "put.bin").read_bytes() == b"put"
+    (at.objects / "loupe-models" / "a" / "written.bin").write_bytes(b"written")
+    assert client.get_object(Bucket="loupe-models", Key="a/written.bin")["Body"].read() == b"written"
+    keys = [one["Key"] for one in client.list_objects_v2(Bucket="loupe-models", Prefix="a/")["Contents"]]
+    assert keys == ["a/put.bin", "a/written.bin"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_killed_part_comes_back(running: EmbeddedSettings, name: str) -> None:
+    before = part(running, name)
+    assert before.pid is not None
+    psutil.Process(before.pid).send_signal(signal.SIGKILL)
+
+    def is_back() -> bool:
+        now = part(running, name)
+        return now.healthy and now.pid != before.pid
+
+    poll_until(is_back, deadline_s=60, every_s=0.5, what=f"{name} restarted")
+
+
+def test_two_homes_run_side_by_side(running: EmbeddedSettings, home: EmbeddedSettings) -> None:
+    stack.up(home, only=("kafka", "redis"))
+    other = addresses(home)
+    assert other.kafka_bootstrap != addresses(running).kafka_bootstrap
+    assert all(one.healthy for one in stack.status(home))
+    stack.down(home)
+    assert_nothing_left(home)
+    assert all(one.healthy for one in stack.status(running))
+
+
+def test_two_ups_at_once_make_one_stack(home: EmbeddedSettings) -> None:
+    with ThreadPoolExecutor() as pool:
+        ups = [pool.submit(stack.up, home, only=("redis", "triton")) for _ in range(2)]
+        assert ups[0].result() == ups[1].result()
+    servers = [one for one in marked_processes(home.home_folder.stack_id) if one.name() == "redis-server"]
+    assert len(servers) == 1
+
+
+def test_ports_and_credentials_are_kept(home: EmbeddedSettings) -> None:
+    first = stack.up(home, only=("redis",))
+    stack.down(home)
+    assert stack.up(home, only=("redis",)) == first
+
+
+def test_down_leaves_nothing(home: EmbeddedSettings) -> None:
+    stack.up(home, only=("kafka", "redis", "s3", "triton"))
+    assert stack.down(home) == 0
+    assert_nothing_left(home)
+    assert stack.down(home) == 0
+
+
+def test_down_after_a_killed_supervisor_leaves_nothing(home: EmbeddedSettings) -> None:
+    stack.up(home, only=SERVERS)
+    supervisor_of(home).kill()
+    assert stack.down(home) >= len(SERVERS)
+    assert_nothing_left(home)
+
+
+def test_up_after_a_killed_supervisor_starts_anew(home: EmbeddedSettings) -> None:
+    stack.up(home, only=("redis", "triton"))
+    supervisor_of(home).kill()
+    poll_until(lambda: stack.running_stack(home) is None, deadline_s=5)
+    stack.up(home, only=("redis", "triton"))
+    assert all(one.healthy for one in stack.status(home))
+    servers = [one for one in marked_processes(home.home_folder.stack_id) if one.name() == "redis-server"]
+    assert len(servers) == 1
+
+
+def test_a_part_that_cannot_start_is_told_with_its_log(home: EmbeddedSettings) -> None:
+    broken = home.home_folder.path / "kafka"
+    broken.mkdir(parents=True)
+    (broken / "meta.properties").write_text("version=1\ncluster.id=of-another-cluster\nnode.id=7\n")
+    with pytest.raises(StopProcess, match="kafka dies while it starts.*node") as failure:
+        stack.up(home, only=("kafka", "redis"))
+    assert failure.value.details["part"] == "kafka"
+    assert_nothing_left(home)
+
+
+def test_an_unknown_part_is_refused_by_name(home: EmbeddedSettings) -> None:
+    with pytest.raises(BadRequest, match="no part is called zookeeper; there are kafka"):
+        stack.up(home, only=("zookeeper",))
+
+
+def test_a_home_that_never_was_up_is_quiet(home: EmbeddedSettings) -> None:
+    assert stack.running_stack(home) is None
+    assert stack.status(home) == []
+    assert stack.down(home) == 0
+    assert os.listdir(home.home) in ([], ["lock"])
