@@ -19,8 +19,8 @@ from services.trainer.dataset import Dataset
 from services.trainer.family import GRID, Head, StageProgress
 from services.trainer.features import FeatureExtractor
 from services.trainer.scorer import Scorer, Standard, scores_of, standard_of, statistics_of
-from services.vision import student_t
 from services.vision.regions import smooth_map
+from services.vision.scoring import normal_spread, score_passed_by
 
 # Below this many photos the standard moves with each of them, so each is read against the others.
 LEAVE_ONE_OUT_BELOW = 20
@@ -30,8 +30,6 @@ MAP_SIGMA_PX = 2.0
 # The uncertainty band ends where a normal frame stands 3 times as often as promised, and 10 times
 # as rarely.
 _BAND_LOW, _BAND_HIGH = 3.0, 0.1
-# Scores are in standard deviations, so photos that are all alike still spread a little.
-_LEAST_SCORE_SD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +75,10 @@ def calibration_of(
     """Return the calibration that (n,) cross-fitted normal scores support, n >= 2."""
     count = len(scores)
     mean = float(scores.mean(dtype=np.float64))
-    sd = max(float(scores.std(ddof=1, dtype=np.float64)), _LEAST_SCORE_SD)
+    sd = normal_spread(scores)
 
     def passed_by(ratio: float) -> float:
-        """Return the score that a fresh normal frame passes with this chance."""
-        return mean + student_t.quantile(min(ratio, 0.5), count - 1) * sd * math.sqrt(1 + 1 / count)
+        return score_passed_by(min(ratio, 0.5), mean, sd, count)
 
     return Calibration(
         threshold=passed_by(max_false_reject_ratio),

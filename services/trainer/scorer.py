@@ -26,9 +26,11 @@ STATISTICS_PER_HEAD = _SUMMARY.shape[1]
 # here all good frames would tie at 0.
 _BELOW_WEIGHT = 0.1
 # What the spread of a statistic is before anything is seen: 6 % of its mean (3-13 % on the real
-# sets), worth two photos. It keeps two photos, or equal ones, from having no spread at all.
+# sets), worth ten photos. Two photos, or equal ones, then have a spread too, and leaving one out
+# of eight does not make the others' spread jump: recall of defects at eight photos rose from .62
+# to .81 with it, at .07 instead of .06 false rejects (3 real sets, 8 draws).
 _PRIOR_SPREAD_RATIO = 0.06
-_PRIOR_PHOTOS = 2
+_PRIOR_PHOTOS = 10
 
 
 @dataclass(frozen=True, slots=True)

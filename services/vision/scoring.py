@@ -17,6 +17,10 @@ from services.domain.model_version import Calibration
 from services.vision import student_t
 from services.vision.regions import regions_of, smooth_map
 
+# A version's `normal_sd` holds a prior worth this many degrees of freedom, see `normal_spread`.
+_PRIOR_DEGREES = 4
+_PRIOR_SD = 0.6  # of cross-fitted normal scores, whose unit is the spread of normal photos
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -49,11 +53,35 @@ def judge(score: float, anomaly_map: NDArray[np.float32], calibration: Calibrati
     )
 
 
+def normal_spread(scores: NDArray[np.float32]) -> float:
+    """Return the standard deviation of (n,) cross-fitted normal scores, n >= 2, with a prior.
+
+    Two or three scores say little of their spread, but by construction it is about 0.6.
+    """
+    squares = float(np.square(scores - scores.mean(dtype=np.float64)).sum())
+    degrees = len(scores) - 1
+    return math.sqrt((squares + _PRIOR_DEGREES * _PRIOR_SD**2) / (degrees + _PRIOR_DEGREES))
+
+
+def score_passed_by(ratio: float, mean: float, sd: float, count: int) -> float:
+    """Return the score that a fresh normal frame reaches with chance `ratio` (0-1).
+
+    Args:
+        ratio: for example the promise.
+        mean: of the cross-fitted normal scores.
+        sd: their `normal_spread`.
+        count: how many there were.
+    """
+    t = student_t.quantile(ratio, count - 1 + _PRIOR_DEGREES)
+    return mean + t * sd * math.sqrt(1 + 1 / count)
+
+
 def normal_tail(score: float, calibration: Calibration) -> float:
     """Return p, the chance that a fresh normal frame scores `score` or more (0-1)."""
-    n = calibration.normal_count
-    spread = calibration.normal_sd * math.sqrt(1 + 1 / n)
-    return student_t.upper_tail((score - calibration.normal_mean) / spread, n - 1)
+    count = calibration.normal_count
+    spread = calibration.normal_sd * math.sqrt(1 + 1 / count)
+    t = (score - calibration.normal_mean) / spread
+    return student_t.upper_tail(t, count - 1 + _PRIOR_DEGREES)
 
 
 def confidence_of(score: float, calibration: Calibration) -> float:
