@@ -1,4 +1,4 @@
-"""A cache in memory for tests, which can be emptied or made to fail."""
+"""A cache in memory, for tests (it can be emptied or made to fail) and where no Redis is configured."""
 
 from __future__ import annotations
 

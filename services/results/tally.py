@@ -1,0 +1,135 @@
+"""Counting what was stored: Prometheus metrics, and the counts per camera that the live view shows.
+
+Counters start from the database, so that after a restart Prometheus and the database still say the same.
+That holds for one process; several would each start from all. Histograms and events start from zero.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+
+from services.adapters.database import reading
+from services.adapters.database.tables import inspections, ledger_captured, ledger_shed, quarantine
+from services.adapters.metrics import Metrics
+from services.domain.inspection import Inspection
+from services.domain.metrics import (
+    CAPTURED_TOTAL,
+    DEAD_LETTERS_TOTAL,
+    DUPLICATES_TOTAL,
+    EVENTS_TOTAL,
+    INSPECTIONS_TOTAL,
+    LATENCY_SECONDS,
+    QUARANTINED_TOTAL,
+    SHED_TOTAL,
+    STAGE_SECONDS,
+)
+from services.results.batch import Refused
+from services.results.rows import latency_ms
+from services.results.store import Declared, Judged, Row
+from services.wire.event import event_type_of
+
+
+class Tally:
+    """Counts; thread-safe. Called once per batch, after it was stored and published."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Count into `metrics`."""
+        self._metrics = metrics
+        self._cameras: dict[str, Counter[str]] = defaultdict(Counter)
+        self._lock = threading.Lock()
+
+    def start_from(self, engine: Engine) -> None:
+        """Begin where the database stands.
+
+        Raises:
+            DatabaseUnavailable: no answer.
+        """
+        judged, captured = inspections.c, ledger_captured.c
+        kind = (judged.project, judged.camera, judged.model_version, judged.is_anomalous)
+        frames = func.sum(captured.last - captured.first + 1)
+        put_off, shed = quarantine.c, ledger_shed.c
+        with reading(engine) as connection:
+            for *labels, count in connection.execute(select(*kind, func.count()).group_by(*kind)):
+                self._add_inspections(*labels, count=count)
+            for camera, count in connection.execute(
+                select(captured.camera, frames).group_by(captured.camera)
+            ):
+                self._add_captured(camera, int(count))
+            for row in connection.execute(
+                select(put_off.camera, put_off.cause, func.count()).group_by(put_off.camera, put_off.cause)
+            ):
+                self._add_quarantined(*row)
+            for row in connection.execute(
+                select(shed.camera, shed.reason, func.count()).group_by(shed.camera, shed.reason)
+            ):
+                self._add_shed(*row)
+
+    def judged(self, stored: Judged) -> None:
+        """Count first writes with their latency and stages; repeats apart."""
+        for one in stored.first:
+            what = one.what
+            self._add_inspections(what.project, what.camera, what.model_version, what.is_anomalous, count=1)
+            seconds = latency_ms(what.captured_at, stored.stored_at) / 1000
+            self._metrics.observe(LATENCY_SECONDS, seconds, project=what.project)
+            for stage, took_ms in what.stage_ms.items():
+                self._metrics.observe(STAGE_SECONDS, took_ms / 1000, stage=stage)
+            store_s = max(0.0, (stored.stored_at - one.record.recorded_at).total_seconds())
+            self._metrics.observe(STAGE_SECONDS, store_s, stage="store")
+        for project, count in stored.repeats.items():
+            self._metrics.add(DUPLICATES_TOTAL, count, project=project)
+
+    def events(self, told: Sequence[Inspection]) -> None:
+        """Count published events."""
+        for (project, kind), count in Counter((one.project, event_type_of(one)) for one in told).items():
+            self._metrics.add(EVENTS_TOTAL, count, project=project, type=kind)
+
+    def declared(self, stored: Declared) -> None:
+        """Count frames declared captured and shed."""
+        for row in stored.captured:
+            self._add_captured(row["camera"], row["last"] - row["first"] + 1)
+        for row in stored.shed:
+            self._add_shed(row["camera"], row["reason"], 1)
+
+    def quarantined(self, rows: Sequence[Row]) -> None:
+        """Count quarantined frames."""
+        for row in rows:
+            self._add_quarantined(row["camera"], row["cause"], 1)
+
+    def refused(self, refused: Sequence[Refused]) -> None:
+        """Count records that went to a dead-letter topic."""
+        for one in refused:
+            self._metrics.add(DEAD_LETTERS_TOTAL, topic=one.record.topic, cause=one.error.cause)
+
+    def of_cameras(self, cameras: Collection[str]) -> dict[str, dict[str, int]]:
+        """Return the counts of these cameras: captured, judged, anomalous, quarantined, shed."""
+        with self._lock:
+            return {camera: dict(self._cameras[camera]) for camera in cameras}
+
+    def _add_inspections(
+        self, project: str, camera: str, version: str, is_anomalous: Any, *, count: int
+    ) -> None:
+        verdict = "anomaly" if is_anomalous else "normal"
+        labels = {"project": project, "camera": camera, "model_version": version, "verdict": verdict}
+        self._metrics.add(INSPECTIONS_TOTAL, count, **labels)
+        self._count(camera, judged=count, anomalous=count if is_anomalous else 0)
+
+    def _add_captured(self, camera: str, count: int) -> None:
+        self._metrics.add(CAPTURED_TOTAL, count, camera=camera)
+        self._count(camera, captured=count)
+
+    def _add_quarantined(self, camera: str, cause: str, count: int) -> None:
+        self._metrics.add(QUARANTINED_TOTAL, count, camera=camera, cause=cause)
+        self._count(camera, quarantined=count)
+
+    def _add_shed(self, camera: str, reason: str, count: int) -> None:
+        self._metrics.add(SHED_TOTAL, count, camera=camera, reason=reason)
+        self._count(camera, shed=count)
+
+    def _count(self, camera: str, **counts: int) -> None:
+        with self._lock:
+            self._cameras[camera].update(counts)
