@@ -105,7 +105,7 @@ def _histogram(
     for scores, colour in ((anomalous, "var(--bad)"), (normal, "var(--normal)")):
         counts, _ = np.histogram(np.clip(scores, low, high), edges)
         tallest = max(int(counts.max()), 1)
-        for index, count in enumerate(counts.tolist()):
+        for index, count in ((at, number) for at, number in enumerate(counts.tolist()) if number):
             height = (_HEIGHT - 30) * count / tallest
             bars.append(
                 f'<rect x="{index * step + 1:.1f}" y="{_HEIGHT - 20 - height:.1f}" width="{step - 2:.1f}" '

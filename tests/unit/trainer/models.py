@@ -1,0 +1,37 @@
+"""Model folders that hold no model, for tests of what is done with folders."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from services.domain.model_version import Backbone, Calibration, Manifest, TensorSpec
+from services.trainer.model_folder import Golden, write_folder
+
+CREATED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def model_folder(
+    parent: Path, *, project: str = "plates", version: str = "v1", created_at: datetime = CREATED_AT
+) -> tuple[Path, Manifest]:
+    """Write a small but complete model folder."""
+    manifest = Manifest(
+        project=project,
+        version=version,
+        created_at=created_at,
+        family="memory",
+        inputs=(TensorSpec("pixels", "uint8", (-1, 224, 224, 3)),),
+        outputs=(TensorSpec("score", "float32", (-1,)), TensorSpec("map", "float32", (-1, 28, 28))),
+        calibration=Calibration(3.0, 1.0, 0.5, 24, 0.02, 2.5, 3.5, 2.0, 4.0),
+        backbone=Backbone("none", "0" * 64, "Apache-2.0"),
+        data_digest="0" * 64,
+        train_images=24,
+        files={},
+        metrics={"image_auroc": 0.99},
+    )
+    golden = Golden(
+        np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.float32), np.zeros((1, 2, 2), np.float32)
+    )
+    return write_folder(parent, manifest, model=f"{project} {version}".encode(), golden=golden, card="<p>")

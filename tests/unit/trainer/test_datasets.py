@@ -1,0 +1,138 @@
+"""Labels: resolved, verified, copied, and the latest one counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from services.adapters.database import migrate, open_engine, reading, writing
+from services.adapters.database.tables import dataset_entries, inspections
+from services.adapters.object_store.store import (
+    DATASETS_BUCKET,
+    FRAMES_BUCKET,
+    ObjectStore,
+    folder_store,
+)
+from services.domain.errors import BadRequest, HashMismatch, Rejected, UnknownObject
+from services.domain.frame import ImageReference
+from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
+from services.trainer.datasets import Datasets
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FRAME = UUID(int=7)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    url = f"sqlite:///{tmp_path / 'loupe.db'}"
+    migrate(url)
+    return open_engine(url)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return folder_store(tmp_path / "s3")
+
+
+@pytest.fixture
+def datasets(engine: Engine, store: ObjectStore) -> Datasets:
+    return Datasets(engine, store)
+
+
+def label(image: ImageReference | None, verdict: Verdict = Verdict.NORMAL, *, age_s: float = 0) -> Label:
+    frame_id = None if image else FRAME
+    entry_id = entry_id_of("plates", frame_id=frame_id, sha256=image.sha256 if image else None)
+    return Label(entry_id, "plates", AT - timedelta(seconds=age_s), image, frame_id, verdict)
+
+
+def judged(engine: Engine, kept: ImageReference | None, *, role: str = "live") -> None:
+    """Store an inspection of `FRAME` as the results service does."""
+    row = {
+        "inspection_id": str(UUID(int=len(role))), "frame_id": str(FRAME), "role": role, "run": "",
+        "camera": "c", "project": "plates", "model_version": "v1", "subject": "", "is_anomalous": False,
+        "is_uncertain": False, "confidence": 1.0, "score": 1.0, "threshold": 2.0, "regions": [],
+        "image_uri": kept.uri if kept else None, "image_sha256": kept.sha256 if kept else None,
+        "image_bytes": kept.size_bytes if kept else None, "width_px": 1, "height_px": 1, "stage_ms": {},
+        "unit": "u", "captured_at": AT, "judged_at": AT, "stored_at": AT, "latency_ms": 1.0,
+    }  # fmt: skip
+    with writing(engine) as connection:
+        connection.execute(insert(inspections).values(row))
+
+
+def test_pixels_are_copied_out_of_the_reach_of_retention(datasets: Datasets, store: ObjectStore) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    assert datasets.store(label(kept, Verdict.ANOMALY))
+    (entry,) = datasets.entries("plates")
+    assert entry.image.uri.startswith(f"s3://{DATASETS_BUCKET}/sha256/")
+    assert (entry.verdict, entry.labelled_at) == (Verdict.ANOMALY, AT)
+    assert datasets.image(entry) == b"pixels"
+
+
+def test_the_same_label_twice_is_one_entry(datasets: Datasets, store: ObjectStore) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    assert datasets.store(label(kept))
+    assert not datasets.store(label(kept))
+    assert len(datasets.entries("plates")) == 1
+
+
+@pytest.mark.parametrize("ages_s", [(10, 0), (0, 10)], ids=["in order", "late arrival"])
+def test_the_later_label_wins_in_any_order_of_arrival(
+    datasets: Datasets, store: ObjectStore, ages_s: tuple[int, int]
+) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    for age_s in ages_s:
+        datasets.store(label(kept, Verdict.NORMAL if age_s else Verdict.ANOMALY, age_s=age_s))
+    (entry,) = datasets.entries("plates")
+    assert (entry.verdict, entry.labelled_at) == (Verdict.ANOMALY, AT)
+
+
+def test_a_frame_id_is_resolved_to_the_kept_pixels(
+    datasets: Datasets, engine: Engine, store: ObjectStore
+) -> None:
+    judged(engine, store.put_image(FRAMES_BUCKET, b"pixels"))
+    assert datasets.store(label(None))
+    assert datasets.image(datasets.entries("plates")[0]) == b"pixels"
+
+
+def test_a_frame_that_nobody_judged_is_refused(datasets: Datasets) -> None:
+    with pytest.raises(Rejected, match="No verdict on frame 00000000-0000-0000-0000-000000000007"):
+        datasets.store(label(None))
+
+
+def test_a_frame_whose_pixels_were_not_kept_is_refused(datasets: Datasets, engine: Engine) -> None:
+    judged(engine, None)
+    with pytest.raises(Rejected, match="were not kept .* send the image with the label"):
+        datasets.store(label(None))
+
+
+def test_other_pixels_than_the_reference_says_are_refused(datasets: Datasets, store: ObjectStore) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    with pytest.raises(HashMismatch):
+        datasets.store(label(replace(kept, sha256="0" * 64)))
+    with pytest.raises(UnknownObject):
+        datasets.store(label(replace(kept, uri="s3://loupe-frames/nothing")))
+    assert datasets.entries("plates") == ()
+
+
+def test_everything_that_a_label_says_is_kept(datasets: Datasets, engine: Engine, store: ObjectStore) -> None:
+    mask = Mask("scratch", store.put_image(FRAMES_BUCKET, b"mask"))
+    said = replace(
+        label(store.put_image(FRAMES_BUCKET, b"pixels")),
+        verdict=None, classes=("dent",), boxes=(Box(0.1, 0.2, 0.3, 0.4, "dent"),), masks=(mask,), author="ada",
+    )  # fmt: skip
+    assert datasets.store(said)
+    with reading(engine) as connection:
+        row = connection.execute(dataset_entries.select()).one()
+    assert (row.verdict, row.classes, row.author) == (None, ["dent"], "ada")
+    assert row.boxes[0]["left_ratio"] == 0.1
+    assert row.masks[0]["image"]["uri"].startswith(f"s3://{DATASETS_BUCKET}/")
+
+
+def test_a_project_needs_a_name_that_can_be_one(datasets: Datasets, store: ObjectStore) -> None:
+    with pytest.raises(BadRequest):
+        datasets.store(replace(label(store.put_image(FRAMES_BUCKET, b"pixels")), project="../x"))

@@ -1,0 +1,132 @@
+"""Versions: whole or not there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from services.adapters.database import migrate, open_engine
+from services.adapters.object_store.store import ObjectStore, folder_store, memory_store
+from services.domain.errors import BadRequest, CorruptModel, StoreUnavailable, UnknownProject
+from services.trainer.registry import Registry, new_version
+from tests.unit.trainer.models import CREATED_AT, model_folder
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    url = f"sqlite:///{tmp_path / 'loupe.db'}"
+    migrate(url)
+    return open_engine(url)
+
+
+@pytest.fixture
+def store() -> ObjectStore:
+    return memory_store()
+
+
+@pytest.fixture
+def registry(engine: Engine, store: ObjectStore) -> Registry:
+    return Registry(engine, store)
+
+
+class FailingStore(ObjectStore):
+    """Takes `allowed` objects, then is gone."""
+
+    def __init__(self, inner: ObjectStore, allowed: int) -> None:
+        self._inner, self._allowed = inner, allowed
+
+    def put(self, uri: str, data: bytes) -> None:
+        if self._allowed == 0:
+            raise StoreUnavailable("gone")
+        self._allowed -= 1
+        self._inner.put(uri, data)
+
+
+def test_versions_sort_by_time() -> None:
+    early = new_version(datetime(2026, 11, 21, 10, 40, 58, tzinfo=UTC), "ffff")
+    late = new_version(datetime(2026, 11, 21, 10, 40, 59, tzinfo=UTC), "0000")
+    assert early == "v20261121-104058-ffff"
+    assert early < late
+
+
+def test_a_registered_version_is_found_and_fetched_whole(registry: Registry, tmp_path: Path) -> None:
+    folder, manifest = model_folder(tmp_path / "made")
+    said = registry.register(folder, manifest, training_id="t1")
+    assert said.uri == "s3://loupe-models/plates/v1"
+    assert registry.latest("plates") == said == registry.of_training("t1")
+    assert registry.projects() == ("plates",)
+    brought = tmp_path / "models" / "plates" / "v1"
+    assert registry.fetch(said, brought) == manifest
+    assert {p.name for p in brought.rglob("*")} == {p.name for p in folder.rglob("*")}
+    assert registry.fetch(said, brought) == manifest  # present already
+
+
+def test_registering_twice_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    folder, manifest = model_folder(tmp_path)
+    assert registry.register(folder, manifest) == registry.register(folder, manifest)
+    assert len(registry.versions("plates")) == 1
+
+
+def test_versions_are_ordered_by_their_making(registry: Registry, tmp_path: Path) -> None:
+    # Registered in another order than made, with names that sort the other way round.
+    for version, age_s in (("b", 0), ("a", 5), ("c", 9)):
+        made_at = CREATED_AT - timedelta(seconds=age_s)
+        registry.register(*model_folder(tmp_path, version=version, created_at=made_at))
+    assert [one.version for one in registry.versions("plates")] == ["c", "a", "b"]
+    assert registry.latest("plates").version == "b"
+
+
+@pytest.mark.parametrize("allowed", range(6))
+def test_an_upload_that_breaks_off_is_never_a_version(engine: Engine, tmp_path: Path, allowed: int) -> None:
+    """The folder has six files; the manifest, the last, makes it whole."""
+    folder, manifest = model_folder(tmp_path / "made")
+    inner = folder_store(tmp_path / "s3")
+    with pytest.raises(StoreUnavailable):
+        Registry(engine, FailingStore(inner, allowed)).register(folder, manifest)
+    assert not inner.exists("s3://loupe-models/plates/v1/manifest.json")
+    with pytest.raises(UnknownProject):
+        Registry(engine, inner).latest("plates")
+    said = Registry(engine, inner).register(folder, manifest)  # the same again, and it is whole
+    Registry(engine, inner).fetch(said, tmp_path / "brought")
+
+
+def test_a_changed_folder_is_not_registered(registry: Registry, tmp_path: Path) -> None:
+    folder, manifest = model_folder(tmp_path)
+    (folder / "model.onnx").write_bytes(b"another")
+    with pytest.raises(CorruptModel, match="changed"):
+        registry.register(folder, manifest)
+
+
+def test_what_was_changed_in_the_store_is_not_fetched(
+    registry: Registry, store: ObjectStore, tmp_path: Path
+) -> None:
+    said = registry.register(*model_folder(tmp_path / "made"))
+    store.put(f"{said.uri}/model.onnx", b"another")
+    with pytest.raises(CorruptModel):
+        registry.fetch(said, tmp_path / "brought")
+    assert not (tmp_path / "brought").exists()
+
+
+def test_another_manifest_than_the_announced_one_is_refused(registry: Registry, tmp_path: Path) -> None:
+    said = registry.register(*model_folder(tmp_path / "one"))
+    other, _ = model_folder(tmp_path / "two", created_at=CREATED_AT + timedelta(1))
+    with pytest.raises(CorruptModel, match="announced"):
+        registry.fetch(said, other)
+
+
+def test_an_unknown_project_is_answered_with_the_known_ones(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(UnknownProject, match="no other yet"):
+        registry.latest("plates")
+    registry.register(*model_folder(tmp_path))
+    with pytest.raises(UnknownProject, match="Known are: plates"):
+        registry.latest("bottles")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-a", "ä", "a" * 64])
+def test_a_project_needs_a_name_that_can_be_one(registry: Registry, tmp_path: Path, name: str) -> None:
+    folder, manifest = model_folder(tmp_path, project=name)
+    with pytest.raises(BadRequest, match="cannot be a project's name"):
+        registry.register(folder, manifest)
