@@ -27,6 +27,14 @@ class ArchivePolicy(StrEnum):
     NONE = "none"
 
 
+class HostingStatus(StrEnum):
+    """How far the desired state of one project has come."""
+
+    STARTING_HOSTING = "STARTING_HOSTING"
+    HOSTED = "HOSTED"
+    HOSTING_FAILED = "HOSTING_FAILED"
+
+
 @dataclass(frozen=True, slots=True)
 class Hosting:
     """Desired state of one project's serving.

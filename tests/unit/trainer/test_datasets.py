@@ -106,7 +106,7 @@ def test_a_frame_that_nobody_judged_is_refused(datasets: Datasets) -> None:
 
 def test_a_frame_whose_pixels_were_not_kept_is_refused(datasets: Datasets, engine: Engine) -> None:
     judged(engine, None)
-    with pytest.raises(Rejected, match="were not kept .* send the image with the label"):
+    with pytest.raises(Rejected, match=r"were not kept .* send the image with the label"):
         datasets.store(label(None))
 
 
@@ -123,7 +123,8 @@ def test_everything_that_a_label_says_is_kept(datasets: Datasets, engine: Engine
     mask = Mask("scratch", store.put_image(FRAMES_BUCKET, b"mask"))
     said = replace(
         label(store.put_image(FRAMES_BUCKET, b"pixels")),
-        verdict=None, classes=("dent",), boxes=(Box(0.1, 0.2, 0.3, 0.4, "dent"),), masks=(mask,), author="ada",
+        verdict=None, classes=("dent",), boxes=(Box(0.1, 0.2, 0.3, 0.4, "dent"),), masks=(mask,),
+        author="ada",
     )  # fmt: skip
     assert datasets.store(said)
     with reading(engine) as connection:

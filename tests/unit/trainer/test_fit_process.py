@@ -90,7 +90,12 @@ def test_a_fit_that_takes_too_long_is_ended(folder: Path, stubborn: FitJob) -> N
 
 def test_stop_ends_the_fit_at_once(folder: Path, stubborn: FitJob) -> None:
     process = FitProcess(timeout_s=60)
-    stopper = threading.Thread(target=lambda: (poll_until(children, deadline_s=20), process.stop()))
+
+    def stop_it() -> None:
+        poll_until(children, deadline_s=20)
+        process.stop()
+
+    stopper = threading.Thread(target=stop_it)
     stopper.start()
     with pytest.raises(RetryLater):
         process.run(stubborn, folder)

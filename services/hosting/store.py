@@ -1,0 +1,156 @@
+"""The desired state in the database: who is hosted with what, by whose wish, and what came of it.
+
+The only writer of `hostings` and `routes`. Does not talk to Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+
+from services.adapters.database import reading, writing
+from services.adapters.database.tables import hostings, model_versions, routes
+from services.domain.hosting import ArchivePolicy, Hosting, HostingStatus, Route, RouteMode
+from services.domain.model_version import ModelAnnouncement
+
+# The column's length; a longer message of Ray is cut.
+_LONGEST_MESSAGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one project is to have from now on.
+
+    Attributes:
+        by: who wished it.
+        refused: why it cannot be had for now; empty if it can.
+    """
+
+    hosting: Hosting
+    by: str
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostedProject:
+    """A wish and what came of it.
+
+    Attributes:
+        message: why it is not hosted, for people.
+        changed_by: who wished it.
+        model_created_at: when its model version was made; None for one the registry does not know.
+    """
+
+    hosting: Hosting
+    status: HostingStatus
+    message: str
+    changed_by: str
+    changed_at: datetime
+    model_created_at: datetime | None
+
+
+class HostingStore:
+    """Desired state and status of all projects."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use a migrated database."""
+        self._engine = engine
+
+    def hosted(self) -> tuple[HostedProject, ...]:
+        """Return all wishes; those that are not refused first, then by the time of the wish."""
+        with reading(self._engine) as connection:
+            return _hosted(connection)
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes that are set, most important first."""
+        query = select(routes).order_by(routes.c.priority.desc(), routes.c.camera_pattern, routes.c.project)
+        with reading(self._engine) as connection:
+            return tuple(_route(row) for row in connection.execute(query))
+
+    def newest_models(self) -> tuple[ModelAnnouncement, ...]:
+        """Return the newest version of every project in the registry, the newest of all first."""
+        query = select(model_versions).order_by(
+            model_versions.c.created_at.desc(), model_versions.c.version.desc()
+        )
+        newest: dict[str, ModelAnnouncement] = {}
+        with reading(self._engine) as connection:
+            for row in connection.execute(query):
+                newest.setdefault(row.project, _announcement(row))
+        return tuple(newest.values())
+
+    def wish(self, wishes: Sequence[Wish], at: datetime) -> None:
+        """Set the desired state of some projects, all or none of them."""
+        with writing(self._engine) as connection:
+            for wish in wishes:
+                status = HostingStatus.HOSTING_FAILED if wish.refused else HostingStatus.STARTING_HOSTING
+                values = {
+                    **asdict(wish.hosting),
+                    "status": status.value,
+                    "message": wish.refused,
+                    "changed_by": wish.by,
+                    "changed_at": at,
+                }
+                same = hostings.c.project == wish.hosting.project
+                if connection.execute(update(hostings).where(same).values(values)).rowcount == 0:
+                    connection.execute(insert(hostings).values(values))
+
+    def note(self, project: str, status: HostingStatus, message: str) -> None:
+        """Say what came of a wish."""
+        statement = (
+            update(hostings)
+            .where(hostings.c.project == project)
+            .values(status=status.value, message=message[:_LONGEST_MESSAGE])
+        )
+        with writing(self._engine) as connection:
+            connection.execute(statement)
+
+    def set_routes(self, wanted: Sequence[Route]) -> None:
+        """Replace all routes; the first is the most important."""
+        rows = [
+            {**asdict(route), "mode": route.mode.value, "archive": route.archive.value, "priority": -place}
+            for place, route in enumerate(wanted)
+        ]
+        with writing(self._engine) as connection:
+            connection.execute(delete(routes))
+            if rows:
+                connection.execute(insert(routes), rows)
+
+
+def _hosted(connection: Connection) -> tuple[HostedProject, ...]:
+    version = (model_versions.c.project == hostings.c.project) & (
+        model_versions.c.version == hostings.c.version
+    )
+    # A project that waits for units must not overtake one that serves and gets a new version.
+    refused = hostings.c.status == HostingStatus.HOSTING_FAILED.value
+    query = (
+        select(hostings, model_versions.c.created_at.label("model_created_at"))
+        .outerjoin(model_versions, version)
+        .order_by(refused, hostings.c.changed_at, hostings.c.project)
+    )
+    return tuple(
+        HostedProject(
+            hosting=Hosting(row.project, row.version, row.uri, row.min_units, row.max_units),
+            status=HostingStatus(row.status),
+            message=row.message,
+            changed_by=row.changed_by,
+            changed_at=row.changed_at,
+            model_created_at=row.model_created_at,
+        )
+        for row in connection.execute(query)
+    )
+
+
+def _route(row: Row[Any]) -> Route:
+    return Route(
+        row.camera_pattern, row.project, RouteMode(row.mode), ArchivePolicy(row.archive), row.deadline_s
+    )
+
+
+def _announcement(row: Row[Any]) -> ModelAnnouncement:
+    return ModelAnnouncement(
+        row.project, row.version, row.uri, row.manifest_sha256, row.created_at, row.training_id
+    )
