@@ -5,6 +5,6 @@ Out: `loupe.frames` (the encoded image as it is) and `loupe.ledger` (captured an
 Order: per camera; sequences are dense from 0 within the run's epoch, and Kafka keeps them by key.
 Guarantee: at least once. Every captured frame is acknowledged by Kafka or declared shed with a reason.
 Back-pressure: what is on its way is bounded in frames and bytes; when full, the source waits and the
-schedule begins anew after it. Frames are held in memory: a frame that Kafka did not take within the
-delivery timeout is declared shed (`broker-unavailable`). SIGTERM stops it: flush, declare, leave.
+schedule begins anew after it. Frames are held in memory; those that the producer gives up (its delivery
+timeout passed) are declared shed, `broker-unavailable`. SIGTERM stops it: flush, declare, leave.
 """

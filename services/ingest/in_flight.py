@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from services.domain.topics import MIB
 
 logger = logging.getLogger(__name__)
 
+# How long one look at the oldest record takes at most; also how soon `close` is noticed.
+_LOOK_EVERY_S = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -26,13 +30,15 @@ class Limits:
     Attributes:
         max_in_flight_frames: at 30 frames/s about four seconds of a slow broker.
         max_in_flight_bytes: several of the largest inline images, and small against a pod's memory.
-        delivery_timeout_s: when the producer gives a record up; the wait for its word is longer.
+        delivery_timeout_s: when the producer gives a record up. These sources can wait, so longer than
+            an outage; and kafka-python 3.0.12 may never send again once it has given a record up
+            (its `reset_producer_id` leaves the state READY, so no new producer id is asked for).
         stop_timeout_s: how long a stop waits for acknowledgements; shorter than the pod's grace.
     """
 
     max_in_flight_frames: int = 128
     max_in_flight_bytes: int = 64 * MIB
-    delivery_timeout_s: float = 30.0
+    delivery_timeout_s: float = 3600.0
     stop_timeout_s: float = 20.0
 
 
@@ -94,18 +100,29 @@ class InFlight:
                 if self._is_closed:
                     return
                 oldest = self._sent[0]
-            oldest.on_end(self._is_acknowledged(oldest.delivery))
+            is_acknowledged = self._end_of(oldest.delivery)
+            if is_acknowledged is None:
+                continue
+            oldest.on_end(is_acknowledged)
             with self._changed:
                 # Removed after its end was told: "empty" means that all ends are known.
                 self._sent.popleft()
                 self._size_bytes -= oldest.size_bytes
                 self._changed.notify_all()
 
-    def _is_acknowledged(self, delivery: Delivery) -> bool:
+    def _end_of(self, delivery: Delivery) -> bool | None:
+        """Return whether a record was acknowledged or given up, None while its producer has not said.
+
+        A delivery that has ended answers at once; one that has not uses up its time. Only the
+        producer gives up: while a broker is away it may keep records past its timeout and still
+        deliver them, so a clock of our own would declare frames shed that are judged later.
+        """
+        started_s = time.monotonic()
         try:
-            # A little more than the producer's own patience, so that its word is the last one.
-            delivery.result(self._limits.delivery_timeout_s + 5)
+            delivery.result(_LOOK_EVERY_S)
         except LoupeError as error:
+            if time.monotonic() - started_s > _LOOK_EVERY_S / 2:
+                return None
             logger.warning("a record was given up: %s", error)
             return False
         return True

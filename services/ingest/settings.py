@@ -6,10 +6,26 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class IngestSettings(BaseSettings):
-    """One camera, its source, and where its frames go."""
+class ConnectionSettings(BaseSettings):
+    """Where frames go."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True)
+
+    kafka_bootstrap: str | None = Field(default=None, description="Kafka, host:port, comma separated.")
+    s3_endpoint: str | None = Field(
+        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
+    )
+    s3_key: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID", description="Key id.")
+    s3_secret: str | None = Field(
+        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", repr=False, description="Secret key."
+    )
+    s3_region: str = Field(
+        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="Region of the buckets."
+    )
+
+
+class IngestSettings(ConnectionSettings):
+    """One camera, its source, and where its frames go."""
 
     kafka_bootstrap: str = Field(description="Kafka, host:port, comma separated.")
     camera: str = Field(description="Camera id; the key of its records.")
@@ -24,14 +40,4 @@ class IngestSettings(BaseSettings):
     listen_host: str = Field(
         default="127.0.0.1",
         description="Address of that port; 0.0.0.0 in a pod, because probes come by network.",
-    )
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
-    )
-    s3_key: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID", description="Key id.")
-    s3_secret: str | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", repr=False, description="Secret key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="Region of the buckets."
     )

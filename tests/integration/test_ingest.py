@@ -108,7 +108,12 @@ def test_a_broker_killed_in_mid_run_costs_no_frame_and_doubles_none(
         poll_until(lambda: told and told[-1].acknowledged > 50, deadline_s=20)
         broker.kill()
         broker.wait(10)
-        poll_until(lambda: told[-1].oldest_s > 1, deadline_s=20, what="frames wait")
+        # At 50 frames/s the line fills what may be on its way, and waits.
+        limit = Limits().max_in_flight_frames
+        poll_until(
+            lambda: told[-1].captured - told[-1].acknowledged >= limit - 5, deadline_s=20, what="it is full"
+        )
+        assert told[-1].captured - told[-1].acknowledged <= limit
         with own_servers.running("kafka"):
             before = told[-1].acknowledged
             poll_until(lambda: told[-1].acknowledged > before + 50, deadline_s=40, what="it goes on")
@@ -125,44 +130,6 @@ def test_a_broker_killed_in_mid_run_costs_no_frame_and_doubles_none(
             poll_until(
                 lambda: topics.declared("cam-1", ended.epoch, EntryKind.CAPTURED) == ids, deadline_s=10
             )
-            topics.close()
-    finally:
-        stop.set()
-        run.join(40)
-
-
-def test_frames_of_a_long_outage_are_declared_shed_and_later_ones_arrive(
-    own_servers: Servers, tmp_path: Path
-) -> None:
-    image = tmp_path / "image.jpg"
-    image.write_bytes(SyntheticLine(0).jpeg(0))
-    bootstrap = own_servers.addresses.kafka_bootstrap
-    broker, stop, told = own_servers.start("kafka"), Event(), list[Progress]()
-    spec = CameraSpec("cam-1", FileSource([image], loop=True), fps=20)
-    limits = Limits(delivery_timeout_s=3.0)
-    run = Thread(target=run_cameras, args=([spec], bootstrap, stop, told.append), kwargs={"limits": limits})
-    run.start()
-    try:
-        poll_until(lambda: told and told[-1].acknowledged > 20, deadline_s=20)
-        broker.kill()
-        broker.wait(10)
-        poll_until(lambda: told[-1].shed > 5, deadline_s=30, what="frames are given up")
-        with own_servers.running("kafka"):
-            before = told[-1].acknowledged
-            poll_until(lambda: told[-1].acknowledged > before + 20, deadline_s=40, what="it goes on")
-            stop.set()
-            run.join(40)
-            ended = told[-1]
-            assert ended.is_declared
-            topics = Topics(bootstrap)
-
-            def is_balanced() -> bool:
-                arrived = {frame.frame_id for frame in topics.frames("cam-1")}
-                shed = topics.declared("cam-1", ended.epoch, EntryKind.SHED)
-                captured = topics.declared("cam-1", ended.epoch, EntryKind.CAPTURED)
-                return len(captured) == ended.captured and captured == arrived | shed
-
-            poll_until(is_balanced, deadline_s=20, what="captured = arrived + shed")
             topics.close()
     finally:
         stop.set()

@@ -54,6 +54,18 @@ def test_ends_are_told_in_the_order_of_sending() -> None:
     flight.close()
 
 
+def test_a_record_whose_producer_says_nothing_yet_is_neither_acknowledged_nor_given_up() -> None:
+    flight, held, told = InFlight(Limits()), HeldDelivery(), list[bool]()
+    flight.add(held, 1, told.append)
+    # Longer than one look takes.
+    assert not flight.wait_until_empty(1.2)
+    assert told == []
+    held.ended.set()
+    assert flight.wait_until_empty(5)
+    assert told == [True]
+    flight.close()
+
+
 def test_closing_ends_the_thread() -> None:
     flight = InFlight(Limits())
     flight.close()

@@ -1,0 +1,117 @@
+"""`loupe camera run`: publish a folder or the synthetic line as a camera does (arrow 1).
+
+Parses, calls `services.ingest` and shows how far it is. Needs a running stack, or any Kafka by
+`LOUPE_KAFKA_BOOTSTRAP`.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from threading import Event
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from services.adapters.object_store.store import ObjectStore, s3_store
+from services.domain.errors import BadRequest
+from services.domain.project import checked_project_name
+from services.embedded.settings import EmbeddedSettings
+from services.embedded.stack import running_stack
+from services.ingest.pipeline import CameraSpec, Progress, run_cameras
+from services.ingest.settings import ConnectionSettings
+from services.ingest.sources import open_source
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+console = Console()
+
+
+@app.callback()
+def camera() -> None:
+    """Publish images as a camera does."""
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder with images, `synthetic` or `synthetic:SEED`.")
+    ],
+    camera: Annotated[str, typer.Option("--camera", metavar="ID", help="Camera id.")] = "cam-1",
+    fps: Annotated[float, typer.Option("--fps", help="Frames per second.")] = 5.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Show a folder over and over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for new files of a folder.")] = False,
+    project: Annotated[
+        str | None, typer.Option("--project", help="Project that is to judge; routes decide if not given.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", help="Stop after so many frames.")] = None,
+) -> None:
+    """Publish images on `loupe.frames` until the source ends, or Ctrl-C.
+
+    Every frame is numbered, and declared on the ledger. Files are sent as they are.
+
+    Examples: `loupe camera run ./photos --camera cam-1 --fps 5 --loop`, `loupe camera run synthetic:7`
+    """
+    if project is not None:
+        checked_project_name(project)
+    spec = CameraSpec(camera, open_source(source, loop=loop, watch=watch), fps, project, count)
+    bootstrap, store = _connections()
+    stop = Event()
+    _stop_on_signals(stop)
+    started_s = time.monotonic()
+    with Live(Text(), console=console, auto_refresh=False, transient=True) as live:
+        (ended,) = run_cameras(
+            [spec], bootstrap, stop, lambda now: live.update(_line(now), refresh=True), store=store
+        )
+    elapsed_s = time.monotonic() - started_s
+    console.print(
+        f"[green]{ended.camera}[/]: {ended.captured} frames in {elapsed_s:.1f} s, "
+        f"{ended.acknowledged} acknowledged, {ended.shed} shed. Epoch {ended.epoch}.",
+        highlight=False,
+    )
+    if not ended.is_declared:
+        console.print("[red]Kafka did not answer: the ledger does not know the last frames.[/]")
+        raise typer.Exit(1)
+
+
+def _connections() -> tuple[str, ObjectStore]:
+    """Return where Kafka and the object store are: of the environment, else of the running stack.
+
+    Raises:
+        BadRequest: neither is there; the sentence says what to do.
+    """
+    given = ConnectionSettings()
+    if given.kafka_bootstrap:
+        return given.kafka_bootstrap, s3_store(
+            given.s3_endpoint, given.s3_key, given.s3_secret, given.s3_region
+        )
+    stack = running_stack(EmbeddedSettings())
+    if stack is None:
+        raise BadRequest("No stack runs here. Start it with `loupe up`, or set LOUPE_KAFKA_BOOTSTRAP.")
+    return stack.kafka_bootstrap, s3_store(stack.s3_endpoint, stack.s3_key, stack.s3_secret, stack.s3_region)
+
+
+def _stop_on_signals(stop: Event) -> None:
+    """Let the first signal end the run gracefully, and a second one at once."""
+
+    def ask(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+
+
+def _line(now: Progress) -> Text:
+    line = Text.assemble(
+        (now.camera, "bold"),
+        f"  sent {now.captured}  acknowledged {now.acknowledged}  {now.fps:.1f} frames/s",
+    )
+    # Below a second is what a healthy broker takes; only more is news.
+    if now.oldest_s >= 1:
+        line.append(f"  waiting for Kafka since {now.oldest_s:.0f} s", "yellow")
+    if now.shed:
+        line.append(f"  shed {now.shed}", "red")
+    return line
