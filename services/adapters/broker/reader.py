@@ -20,6 +20,8 @@ from services.domain.errors import BrokerUnavailable
 from services.wire.record import Record
 
 _POLL_S = 0.25
+# Polls without a record after which a log is read to its end: its last offsets are control records.
+_IDLE_POLLS = 8
 # A record that the broker says exists comes at once; longer means that the broker is away.
 _PATIENCE_S = 15.0
 
@@ -246,3 +248,23 @@ class MemoryTopicReader:
 
     def close(self) -> None:
         """See `TopicReader.close`."""
+
+
+def read_up_to(reader: TopicReader, topic: str, spans: Mapping[int, range]) -> Iterator[Record]:
+    """Yield the records of these offsets; ends where they end, also when the last have no records.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    waiting = {partition: span.stop for partition, span in spans.items() if span}
+    idle = 0
+    if not waiting:
+        return
+    for record in reader.scan(topic, {partition: spans[partition].start for partition in waiting}):
+        idle = 0 if record else idle + 1
+        if record and record.offset < waiting.get(record.partition, 0):
+            yield record
+        if record and record.offset + 1 >= waiting.get(record.partition, 0):
+            waiting.pop(record.partition, None)
+        if not waiting or idle > _IDLE_POLLS:
+            return

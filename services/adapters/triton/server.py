@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +13,10 @@ from numpy.typing import NDArray
 from tritonclient import grpc as triton_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from services.adapters.triton.regions import Region, forget_regions
 from services.domain.errors import CorruptModel, ModelUnavailable
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -28,6 +33,8 @@ _CHANNEL = (
     # The server is on loopback, whatever proxy the user's shell names.
     ("grpc.enable_http_proxy", 0),
 )
+# One image is as fast by gRPC, and canaries are of one.
+_SHARED_ABOVE_BYTES = 1 << 18
 # Everything else that a load may answer is about the model.
 _SERVER_IS_AWAY = frozenset(
     {"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
@@ -42,6 +49,8 @@ class TritonServer:
         self._address = address
         self._local = threading.local()
         self._clients: list[Any] = []
+        self._regions: dict[str, list[Region]] = defaultdict(list)
+        self._shares_memory = True
         self._lock = threading.Lock()
 
     def is_live(self) -> bool:
@@ -64,6 +73,9 @@ class TritonServer:
     def unload(self, name: str) -> None:
         """See `ModelServer.unload`."""
         self._call(name, lambda client: client.unload_model(name, client_timeout=CONTROL_TIMEOUT_S))
+        with self._lock:
+            self._regions.pop(name, None)
+        self._call(name, lambda client: forget_regions(client, name))
 
     def loaded(self) -> frozenset[str]:
         """See `ModelServer.loaded`."""
@@ -83,20 +95,51 @@ class TritonServer:
     ) -> tuple[NDArray[np.float32], ...]:
         """See `ModelServer.infer`."""
         tensor = triton_grpc.InferInput(input_name, batch.shape, np_to_triton_dtype(batch.dtype))
-        tensor.set_data_from_numpy(batch)
-        wanted = [triton_grpc.InferRequestedOutput(output) for output in outputs]
+        region = self._region_for(name, batch)
+        if region is None:
+            tensor.set_data_from_numpy(batch)
+        else:
+            region.write(batch)
+            tensor.set_shared_memory(region.name, batch.nbytes)
         answer = self._call(
             name,
             lambda client: client.infer(
                 name,
                 [tensor],
-                outputs=wanted,
+                outputs=[triton_grpc.InferRequestedOutput(output) for output in outputs],
                 client_timeout=timeout_s,
                 # The server, too, drops what nobody waits for any more.
                 timeout=int(timeout_s * 1e6),
             ),
         )
+        # Not after a failure: the server may have forgotten the region, or may be reading it still.
+        if region is not None:
+            with self._lock:
+                self._regions[name].append(region)
         return tuple(_whole(answer, name, output, len(batch)) for output in outputs)
+
+    def _region_for(self, name: str, batch: NDArray[np.uint8]) -> Region | None:
+        """Return a region that nobody uses and that holds the batch, None to send it by gRPC."""
+        if not self._shares_memory or batch.nbytes < _SHARED_ABOVE_BYTES:
+            return None
+        with self._lock:
+            free = self._regions[name]
+            fitting = next((region for region in free if region.size_bytes >= batch.nbytes), None)
+            if fitting is not None:
+                free.remove(fitting)
+                return fitting
+        try:
+            # Powers of two, so that a few regions serve batches of every size.
+            return Region(self._client(), name, 1 << (batch.nbytes - 1).bit_length())
+        except OSError as error:
+            self._shares_memory = False
+            logger.warning("batches go to Triton by gRPC, there is no shared memory: %s", error)
+        except InferenceServerException as error:
+            if error.status() in _SERVER_IS_AWAY:
+                raise _unavailable(name, error) from error
+            self._shares_memory = False
+            logger.warning("batches go to Triton by gRPC, it sees no shared memory: %s", error.message())
+        return None
 
     def close(self) -> None:
         """See `ModelServer.close`."""
