@@ -30,10 +30,11 @@ class Board:
     def tell(self, part: str, state: str, note: str = "") -> None:
         """Set what happens to a part; `state` is ready, failed, stopped, or any word for work going on."""
         with self._lock:
-            if self._rows.get(part, ("", ""))[0] != state:
+            is_news = self._rows.get(part, ("", ""))[0] != state
+            if is_news:
                 self._since_s[part] = time.monotonic()
             self._rows[part] = (state, note)
-        if not self._console.is_terminal:
+        if is_news and not self._console.is_terminal:
             self._console.print(f"{part:<16} {state} {note}".rstrip(), highlight=False)
 
     def __enter__(self) -> Board:

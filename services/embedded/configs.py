@@ -10,9 +10,12 @@ from pathlib import Path
 from services.domain.topics import RECORD_LIMIT_BYTES
 
 # Flags that decide what an ahead-of-time cache looks like; the same when it is made and when it is used.
+# The rest silences what newer Java says of older libraries.
 KAFKA_JVM_FLAGS = (
     "-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-XX:TieredStopAtLevel=1",
-    "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED", "-Xlog:aot*=error",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
 )  # fmt: skip
 S3_JVM_FLAGS = ("-Xmx256m", "-Xms32m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -56,7 +59,7 @@ def kafka_properties(*, port: int, controller_port: int, log_folder: Path) -> st
     return _KAFKA.format(
         port=port,
         controller_port=controller_port,
-        log_folder=log_folder,
+        log_folder=property_value(log_folder),
         record_limit_bytes=RECORD_LIMIT_BYTES,
     )
 
@@ -64,7 +67,9 @@ def kafka_properties(*, port: int, controller_port: int, log_folder: Path) -> st
 def redis_conf(*, port: int, password: str, folder: Path) -> str:
     """Return `redis.conf` of a cache: nothing on disk, bounded memory."""
     return (
-        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\ndaemonize no\n"
+        f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{folder}"\ndaemonize no\n'
+        # Renaming itself would overwrite its environment, and with it the mark that `down` looks for.
+        "set-proc-title no\n"
         'save ""\nappendonly no\nmaxmemory 64mb\nmaxmemory-policy allkeys-lru\n'
     )
 
@@ -74,7 +79,7 @@ def s3proxy_properties(*, port: int, key: str, secret: str, folder: Path) -> str
     return (
         f"s3proxy.endpoint=http://127.0.0.1:{port}\ns3proxy.authorization=aws-v2-or-v4\n"
         f"s3proxy.identity={key}\ns3proxy.credential={secret}\n"
-        f"jclouds.provider=filesystem-nio2\njclouds.filesystem.basedir={folder}\n"
+        f"jclouds.provider=filesystem-nio2\njclouds.filesystem.basedir={property_value(folder)}\n"
         "jclouds.identity=local\njclouds.credential=local\n"
     )
 
@@ -88,6 +93,13 @@ LOGBACK = """\
   <root level="WARN"><appender-ref ref="out"/></root>
 </configuration>
 """
+
+
+def property_value(path: Path) -> str:
+    """Return a path as Java's property files, which are Latin-1, want it."""
+    units = str(path).encode("utf-16-be")
+    codes = [int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 0x7F and chr(code) != "\\" else f"\\u{code:04x}" for code in codes)
 
 
 def write_if_changed(path: Path, text: str) -> Path:

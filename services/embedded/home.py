@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +21,11 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
-# Unix socket paths end at 107 bytes and Ray adds about 75 of its own below its folder.
-_LONGEST_RUNTIME_ROOT_CHARS = 20
+from services.domain.errors import BadSettings
+
+# Unix socket paths end at 107 bytes and Ray adds about 75 of its own below its folder. Not TMPDIR: `down`
+# must find the same folder from another shell.
+_RUNTIME_ROOT = Path("/tmp")  # noqa: S108 - the folder below is 0700 and its owner is checked
 # Below Linux's ephemeral range (32768-60999), so that no outgoing connection takes a port of ours.
 _FIRST_PORT, _LAST_PORT = 20000, 32000
 
@@ -53,10 +55,7 @@ class Home:
     @property
     def runtime(self) -> Path:
         """Short folder for Unix sockets and Ray's session; `down` removes it."""
-        root = Path(tempfile.gettempdir())
-        if len(str(root)) > _LONGEST_RUNTIME_ROOT_CHARS:
-            root = Path("/tmp")  # noqa: S108 - the folder below is 0700 and its owner is checked
-        return root / f"loupe-{os.getuid()}-{self.stack_id}"
+        return _RUNTIME_ROOT / f"loupe-{os.getuid()}-{self.stack_id}"
 
     @property
     def logs(self) -> Path:
@@ -97,13 +96,15 @@ class Home:
         """Create the folders, readable by their owner alone.
 
         Raises:
-            PermissionError: the runtime folder belongs to somebody else.
+            BadSettings: the home's path or its runtime folder cannot be used.
         """
+        if "," in str(self.path):
+            raise BadSettings(f"LOUPE_HOME must have no comma in its path, which Kafka splits: {self.path}")
         for folder in (self.path, self.logs, self.config, self.objects, self.model_repository):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.runtime.mkdir(exist_ok=True, mode=0o700)
         if self.runtime.stat().st_uid != os.getuid() or self.runtime.is_symlink():
-            raise PermissionError(f"{self.runtime} belongs to somebody else; remove it or set TMPDIR")
+            raise BadSettings(f"{self.runtime} belongs to somebody else; set LOUPE_HOME to another folder")
 
     def remove_runtime(self) -> None:
         """Remove sockets and Ray's session."""

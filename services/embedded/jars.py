@@ -11,8 +11,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,13 @@ def class_path(folder: Path) -> str:
     return ":".join(str(jar) for jar in sorted(folder.glob("*.jar")))
 
 
-def fetch_jars(name: str, folder: Path) -> None:
+def fetch_jars(name: str, folder: Path, note: Callable[[str], None]) -> None:
     """Put all jars of one list into a folder.
+
+    Args:
+        name: of the list.
+        folder: exists.
+        note: told how far it is.
 
     Raises:
         MissingPart: a jar cannot be had, or has another SHA-256 than committed.
@@ -62,9 +67,10 @@ def fetch_jars(name: str, folder: Path) -> None:
     pins = read_pins(name)
     context = _maven()
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-        fetched = [pool.submit(_fetch, context, jar, sha256, folder) for jar, sha256 in pins.jars.items()]
-    for one in fetched:
-        one.result()
+        jobs = [pool.submit(_fetch, context, jar, sha256, folder) for jar, sha256 in pins.jars.items()]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            note(f"{done} of {len(jobs)} jars")
 
 
 def damaged_jars(name: str, folder: Path) -> list[str]:

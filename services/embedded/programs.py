@@ -238,6 +238,7 @@ def ray_program(home: Home, state: State, _: Parts, addresses: StackAddresses) -
             "RAY_ROTATION_MAX_BYTES": str(10 << 20),
             "RAY_ROTATION_BACKUP_COUNT": "1",
         },
+        prepare=partial(_link, home.logs / "ray-session", home.runtime / "ray" / "session_latest" / "logs"),
         is_ready=partial(probes.ray_answers, addresses.ray_dashboard_url, home.ray_token),
         port=ports["ray_dashboard"],
         version=version_of("ray"),
@@ -267,6 +268,12 @@ def _launched(home: Home, part: str, shared_memory: str, *command: str) -> tuple
     """Return the command behind `launch`, which ends what a killed predecessor left."""
     prefix = shared_memory or "loupe_nothing"
     return (sys.executable, "-m", "services.embedded.launch", home.stack_id, part, prefix, *command)
+
+
+def _link(place: Path, target: Path) -> None:
+    """Let people find Ray's own logs, replicas' among them, beside the others while it runs."""
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
 
 
 def _write(path: Path, text: str) -> None:

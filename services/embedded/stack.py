@@ -176,13 +176,13 @@ def _chosen(programs: Mapping[str, Program], only: Collection[str] | None) -> di
 
 def _take_down(home: Home, addresses: StackAddresses, on_event: OnEvent) -> int:
     supervisor = Supervisor(home)
-    had_crashed = not supervisor.is_alive()
-    running = [name for name, info in supervisor.processes().items() if _is_in_use(info)]
+    infos = supervisor.processes()
+    running = [name for name, info in infos.items() if _is_in_use(info)]
     stop_programs(supervisor, running, addresses, lambda name: on_event(StackEvent(name, Phase.STOPPED)))
     supervisor.shutdown()
     swept = _sweep(home)
     home.remove_runtime()
-    return swept if had_crashed else 0
+    return 0 if infos else swept
 
 
 def _is_in_use(info: ProcessInfo) -> bool:

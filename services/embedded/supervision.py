@@ -157,11 +157,11 @@ def _configuration(home: Home, programs: Iterable[Program]) -> configparser.RawC
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
     }
     config["supervisord"] = {
-        "logfile": _value(log_file(home, "supervisord")),
+        "logfile": _relative_log(home, "supervisord"),
         "logfile_maxbytes": str(_LOG_BYTES),
         "logfile_backups": str(_LOG_BACKUPS),
         "pidfile": _value(home.runtime / "supervisord.pid"),
-        "childlogdir": _value(home.logs),
+        "childlogdir": home.logs.name,
         "umask": "077",
         **({"user": "root"} if os.getuid() == 0 else {}),
     }
@@ -175,7 +175,6 @@ def _program_section(home: Home, program: Program) -> dict[str, str]:
     return {
         "command": " ".join(_quoted(word) for word in program.command),
         "environment": ",".join(f"{key}={_quoted(value)}" for key, value in environment.items()),
-        "directory": _value(home.path),
         "autostart": "false",
         "autorestart": "true",
         "startsecs": str(_START_SECONDS),
@@ -184,10 +183,15 @@ def _program_section(home: Home, program: Program) -> dict[str, str]:
         "stopasgroup": str(program.is_group_stopped).lower(),
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": _value(log_file(home, program.name)),
+        "stdout_logfile": _relative_log(home, program.name),
         "stdout_logfile_maxbytes": str(_LOG_BYTES),
         "stdout_logfile_backups": str(_LOG_BACKUPS),
     }
+
+
+def _relative_log(home: Home, name: str) -> str:
+    """Return a log as seen from the home, where all run; a `%` of its path would be expanded twice."""
+    return str(log_file(home, name).relative_to(home.path))
 
 
 def _value(path: object) -> str:
