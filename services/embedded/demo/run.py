@@ -20,7 +20,8 @@ from rich.console import Console
 from sqlalchemy import Engine, select
 
 from services.adapters.broker.kafka import KafkaBrokerProducer
-from services.adapters.broker.lag import GroupLag
+from services.adapters.broker.lag import LagMeter
+from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.database import open_engine, reading
 from services.adapters.database.tables import hostings
 from services.adapters.object_store import s3_store
@@ -192,18 +193,18 @@ class Demo:
     def _film(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine) -> tuple[LiveView, Watcher]:
         """Let the cameras run and show what is stored, until every frame has an end."""
         filming = Filming(plan, addresses.kafka_bootstrap, fps=self._options.fps, project=PROJECT)
-        lag = GroupLag(addresses.kafka_bootstrap, STREAM_GROUP, FRAMES.name)
+        lag = LagMeter(KafkaTopicReader(addresses.kafka_bootstrap), FRAMES.name, STREAM_GROUP)
         watcher = Watcher(engine, lambda: filming.epochs, datetime.now(UTC))
         started_s = time.monotonic()
         with self._times.measure("stream"), filming, self._screen.live() as live:
             while True:
-                now = lag.read()
+                behind = lag.measure(datetime.now(UTC))
                 view = LiveView(
                     captured=filming.captured(),
                     cameras=watcher.cameras(),
                     latency=watcher.latency(),
-                    lag_records=now.records,
-                    lag_s=now.seconds,
+                    lag_records=behind.records,
+                    lag_s=behind.seconds,
                     elapsed_s=time.monotonic() - started_s,
                     where=_where(addresses),
                 )
@@ -218,9 +219,10 @@ class Demo:
     ) -> dict[str, CameraBalance]:
         """Prove the equation for the demo's cameras; the declarations arrive a moment after the frames."""
         end_s = time.monotonic() + DRAIN_DEADLINE_S
+        frames = KafkaTopicReader(addresses.kafka_bootstrap)
         with self._screen.step("ledger proved") as notes:
             while True:
-                every = prove(engine, addresses.kafka_bootstrap)
+                every = prove(engine, frames)
                 balances = {camera: every[camera] for camera in cameras if camera in every}
                 if all_balanced(balances) and len(balances) == len(cameras):
                     notes.append("captured = judged + quarantined + shed")

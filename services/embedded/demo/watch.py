@@ -64,9 +64,8 @@ class Watcher:
         )
         with self._engine.connect() as connection:
             letters = select(quarantine.c.camera, func.count()).where(quarantine.c.failed_at >= self._since)
-            quarantined: dict[str, int] = {
-                camera: count for camera, count in connection.execute(letters.group_by(quarantine.c.camera))
-            }
+            by_camera = letters.group_by(quarantine.c.camera)
+            quarantined = {camera: count for camera, count in connection.execute(by_camera)}  # noqa: C416
             found = {}
             for camera, judged, anomalous, last in connection.execute(counts):
                 newest = connection.execute(
