@@ -29,7 +29,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     page = serve_metrics(
-        Metrics(), settings.ingest_port, is_healthy=lambda: not stop.is_set(), host=settings.listen_host
+        Metrics(), settings.ingest_port, is_healthy=lambda: not stop.is_set(), host=settings.ingest_host
     )
     try:
         source = open_source(settings.source, loop=settings.source_loop, watch=settings.source_watch)

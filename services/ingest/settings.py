@@ -37,7 +37,7 @@ class IngestSettings(ConnectionSettings):
         default=None, description="Project that is to judge; none lets routes decide."
     )
     ingest_port: int = Field(default=9101, ge=1, le=65535, description="Port of /healthz and /metrics.")
-    listen_host: str = Field(
+    ingest_host: str = Field(
         default="127.0.0.1",
         description="Address of that port; 0.0.0.0 in a pod, because probes come by network.",
     )
