@@ -83,7 +83,9 @@ class Reconciler:
         for one in hosted:
             if one.hosting.project in refused:
                 self._note(one, HostingStatus.HOSTING_FAILED, refused[one.hosting.project])
-        config = config_of([one.hosting for one in admitted], self._store.routes(), self._settings)
+        config = config_of(
+            [one.hosting for one in admitted], self._store.routes(), self._settings.stream_replicas_count
+        )
         try:
             applications = self._applied(config)
         except RetryLater:

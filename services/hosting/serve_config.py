@@ -1,7 +1,8 @@
 """Desired state -> the whole declarative configuration of Ray Serve; pure (arrow 7).
 
-`serve/app.py` builds what the import paths name. Stream and gateway are in it from the beginning,
-even with nothing hosted, so that the first model is served as soon as its own replica is up.
+`serve/app.py` builds what the import paths name, and says there what does not depend on the desired
+state. Stream and gateway are in it from the beginning, even with nothing hosted, so that the first
+model is served as soon as its own replica is up.
 """
 
 from __future__ import annotations
@@ -10,51 +11,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.domain.hosting import Hosting, Route, routes_in_force
-from services.hosting.settings import HostingSettings
 
 Config = dict[str, Any]
 
 STREAM, GATEWAY = "stream", "gateway"
 _INSPECTOR_PREFIX = "inspector-"
-_SERVICER = "services.wire.gen.loupe.v1.inspector_pb2_grpc.add_InspectorServicer_to_server"
 
-# Batches that one replica takes at once: one is judged, one is decoded, one is on its way, and one
-# waits so that Triton never does. More would only be older when their turn comes.
-MAX_ONGOING_BATCHES = 4
-# From this mean number of batches in flight per replica on, another unit is worth its start.
-_TARGET_ONGOING_BATCHES = 2
-# A unit more takes 3 s to serve; half of that filters single bursts.
+# A unit takes two batches at once; with more than one on the average another unit is worth its start.
+_TARGET_ONGOING_BATCHES = 1
+# A unit more takes 3 s to serve; a burst that is over before then needs none.
 _UPSCALE_DELAY_S = 5.0
 # A unit less costs a model load when it is wanted again, so a minute of quiet is asked for.
 _DOWNSCALE_DELAY_S = 60.0
 
 
-def config_of(hostings: Sequence[Hosting], routes: Sequence[Route], settings: HostingSettings) -> Config:
+def config_of(hostings: Sequence[Hosting], routes: Sequence[Route], stream_replicas: int) -> Config:
     """Return what to `PUT`; equal inputs give equal values in any order of `hostings`.
 
     Args:
         hostings: those that are admitted.
         routes: those that are set, most important first.
-        settings: ports and numbers of replicas.
+        stream_replicas: consumers of frames.
     """
     ordered = sorted(hostings, key=lambda hosting: hosting.project)
     projects = [hosting.project for hosting in ordered]
     return {
-        "proxy_location": settings.proxy_location,
-        # Serve's HTTP door is not used, but starts with the gRPC one: any free port of loopback.
-        "http_options": {"host": "127.0.0.1", "port": 0},
-        "grpc_options": {"port": settings.gateway_port, "grpc_servicer_functions": [_SERVICER]},
+        # Serve's own doors listen on every address of the machine; the gateway has one of its own.
+        "proxy_location": "Disabled",
         "applications": [
             *(_inspector(hosting) for hosting in ordered),
-            _stream(projects, routes_in_force(routes, projects), settings.stream_replicas_count),
+            _stream(projects, routes_in_force(routes, projects), stream_replicas),
             _gateway(projects),
         ],
     }
-
-
-def project_of_application(name: str) -> str | None:
-    """Return whose inspector an application is, None for the others."""
-    return name.removeprefix(_INSPECTOR_PREFIX) if name.startswith(_INSPECTOR_PREFIX) else None
 
 
 def application_of_project(project: str) -> str:
@@ -93,7 +82,6 @@ def _inspector(hosting: Hosting) -> Config:
                     "upscale_delay_s": _UPSCALE_DELAY_S,
                     "downscale_delay_s": _DOWNSCALE_DELAY_S,
                 },
-                "max_ongoing_requests": MAX_ONGOING_BATCHES,
                 # The unit alone schedules: with a CPU each, two cores would leave replicas pending.
                 "ray_actor_options": {"num_cpus": 0, "resources": {"inference_unit": 1}},
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,12 +29,6 @@ class HostingSettings(BaseSettings):
         default=None,
         validation_alias="RAY_AUTH_TOKEN_PATH",
         description="File with the token that Ray's head asks for; none: it asks for none.",
-    )
-    gateway_port: int = Field(
-        default=9000, ge=1, le=65535, description="gRPC port of the synchronous door; Serve's usual one."
-    )
-    proxy_location: Literal["HeadOnly", "EveryNode"] = Field(
-        default="HeadOnly", description="Where the synchronous door stands; one is enough for one machine."
     )
     inference_units: int = Field(
         default=1, ge=1, description="Inference units that the whole cluster offers (count)."

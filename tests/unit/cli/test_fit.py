@@ -1,0 +1,90 @@
+"""`loupe fit` without a stack: from photos to a registered version, and sentences for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.adapters.database import open_engine
+from services.adapters.object_store.store import folder_store
+from services.cli.main import app
+from services.trainer.backbone import default_backbone_path
+from services.trainer.registry import Registry
+from tests.unit.trainer.pictures import pictures
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LOUPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    if not default_backbone_path().is_file():
+        pytest.skip("needs the backbone that `make setup` prepares")
+    for folder, images in (("normal", pictures(12)), ("anomaly", pictures(3, is_bad=True))):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for image in images:
+            (tmp_path / "photos" / folder / image.name).write_bytes(image.read())
+    return tmp_path / "photos"
+
+
+def test_photos_become_a_registered_version(home: Path, photos: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = runner.invoke(app, ["fit", str(photos), "--project", "plates", "--report", str(report)])
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(report.read_text())
+    assert set(numbers) == {
+        "project", "version", "train_images", "fit_s", "image_auroc", "threshold", "file_bytes", "warnings",
+        "model_dir",
+    }  # fmt: skip
+    assert (numbers["project"], numbers["train_images"], numbers["image_auroc"]) == ("plates", 12, 1.0)
+    assert Path(numbers["model_dir"], "card.html").is_file()
+    for told in (numbers["version"], "card.html", "Next: loupe inspect IMAGE --project plates", "Note:"):
+        assert told in done.output
+    registry = Registry(open_engine(f"sqlite:///{home / 'loupe.db'}"), folder_store(home / "s3"))
+    said = registry.latest("plates")
+    assert said.version == numbers["version"]
+    assert registry.fetch(said, tmp_path / "brought").train_images == 12
+
+
+def test_anomalous_photos_are_not_learnt_from(home: Path, photos: Path, tmp_path: Path) -> None:
+    reports = []
+    for name in ("with", "without"):
+        report = tmp_path / name
+        runner.invoke(app, ["fit", str(photos), "--project", "plates", "--report", str(report)])
+        reports.append(json.loads(report.read_text()))
+        for image in (photos / "anomaly").glob("*"):
+            image.unlink()
+    assert reports[0]["threshold"] == reports[1]["threshold"]
+    assert (reports[0]["image_auroc"], reports[1]["image_auroc"]) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "sentence"),
+    [
+        (None, [], "is not a folder"),
+        (0, [], "holds no photos"),
+        (1, [], "at least 2 different photos"),
+        (2, ["--project", "../x"], "cannot be a project's name"),
+        (2, ["--max-false-reject", "7"], "makes no sense"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told_in_a_sentence(
+    home: Path, tmp_path: Path, count: int | None, arguments: list[str], sentence: str
+) -> None:
+    folder = tmp_path / "few"
+    if count is not None:
+        folder.mkdir()
+        for image in pictures(count):
+            (folder / image.name).write_bytes(image.read())
+    done = runner.invoke(app, ["fit", str(folder), "--project", "plates", *arguments])
+    assert done.exit_code == 2, done.output
+    assert sentence in " ".join(done.output.split())
