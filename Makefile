@@ -5,6 +5,8 @@ SHELL := /bin/bash -o pipefail
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+# protoc finds its plug-ins, and tests the command, by PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The first that works; `make PYTHON=/path/to/python3.12 setup` chooses another.
 PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3,$(shell \
 	$(python) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $(python))) \
@@ -73,11 +75,11 @@ $(BIN)/python:
 # uv and the build back end by pip with hashes; all else by uv with hashes.
 $(STAMPS)/locked: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the locked environment: about 6 GB on disk, most of it torch; minutes on a slow line."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
-	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
-	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/parts: $(STAMPS)/locked $(wildcard services/embedded/pins/*) services/trainer/backbone.py
-	$(BIN)/loupe setup
+	@$(BIN)/loupe setup
 	@touch $@

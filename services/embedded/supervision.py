@@ -79,7 +79,7 @@ class Supervisor:
         config = self.home.config / "supervisord.conf"
         config.touch(mode=0o600)
         with config.open("w") as file:
-            _configuration(self.home, programs).write(file)
+            supervisor_configuration(self.home, programs).write(file)
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
             env=dict(environment), cwd=self.home.path, stdin=subprocess.DEVNULL,
@@ -149,7 +149,8 @@ def last_words(home: Home, name: str) -> str:
     return "\n".join(lines[-_LAST_WORDS_LINES:])
 
 
-def _configuration(home: Home, programs: Iterable[Program]) -> configparser.RawConfigParser:
+def supervisor_configuration(home: Home, programs: Iterable[Program]) -> configparser.RawConfigParser:
+    """Return the generated configuration; programs start only when they are told to."""
     config = configparser.RawConfigParser()
     config.optionxform = str  # type: ignore[assignment,method-assign] # names are case-sensitive
     config["unix_http_server"] = {"file": _value(home.supervisor_socket), "chmod": "0700"}
