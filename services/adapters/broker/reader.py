@@ -77,21 +77,33 @@ class TopicReader(Protocol):
 class KafkaTopicReader:
     """See `TopicReader`."""
 
-    def __init__(self, bootstrap: str, *, max_fetch_bytes: int = MAX_PARTITION_FETCH_BYTES) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        max_fetch_bytes: int = MAX_PARTITION_FETCH_BYTES,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
         """Connect to `bootstrap` (host:port, comma separated).
 
         Args:
             bootstrap: addresses of brokers.
             max_fetch_bytes: per partition and request; the broker gives one batch of records at least,
                 so a small number suits who wants single records.
+            connect_timeout_s: a person waits for the answer; the library's 30 s are too long.
 
         Raises:
             BrokerUnavailable: no broker answers.
         """
-        servers = bootstrap.split(",")
+        connecting: dict[str, Any] = {
+            "bootstrap_servers": bootstrap.split(","),
+            "bootstrap_timeout_ms": int(connect_timeout_s * 1000),
+            # A broker that comes back is met within a second, not within the library's 30.
+            "reconnect_backoff_max_ms": 1000,
+        }
         try:
             self._consumer = KafkaConsumer(
-                bootstrap_servers=servers,
+                **connecting,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -99,7 +111,7 @@ class KafkaTopicReader:
                 fetch_max_bytes=FETCH_MAX_BYTES,
                 fetch_max_wait_ms=100,
             )
-            self._admin = KafkaAdminClient(bootstrap_servers=servers)
+            self._admin = KafkaAdminClient(**connecting)
         except KafkaError as error:
             raise BrokerUnavailable(f"No Kafka broker answers at {bootstrap}: {error}") from error
 

@@ -6,6 +6,7 @@ Blocking; call it from a thread, never from an event loop.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ MODELS_BUCKET = "loupe-models"
 DATASETS_BUCKET = "loupe-datasets"
 BUCKETS = (FRAMES_BUCKET, MODELS_BUCKET, DATASETS_BUCKET)
 _SCHEME = "s3://"
+# Anyone may publish a reference, so what S3 would refuse for ever is refused here: a bucket name it
+# does not allow, or control characters.
+_ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?")
 
 
 class ObjectStore:
@@ -51,8 +55,9 @@ class ObjectStore:
             UnknownObject: there is none of that name.
             StoreUnavailable: the store did not answer.
         """
+        path = self._path(uri)
         try:
-            data: bytes = self._files.cat_file(self._path(uri))
+            data: bytes = self._files.cat_file(path)
         except FileNotFoundError as error:
             raise UnknownObject(f"{uri} does not exist.", uri=uri) from error
         except Exception as error:
@@ -65,9 +70,10 @@ class ObjectStore:
         Raises:
             StoreUnavailable: the store did not answer.
         """
+        path = self._path(uri)
         try:
             self._files.invalidate_cache()
-            return bool(self._files.exists(self._path(uri)))
+            return bool(self._files.exists(path))
         except Exception as error:
             raise StoreUnavailable(f"{uri} could not be looked up: {error}", uri=uri) from error
 
@@ -77,9 +83,10 @@ class ObjectStore:
         Raises:
             StoreUnavailable: the store did not answer.
         """
+        folder = self._path(prefix_uri)
         try:
             self._files.invalidate_cache()
-            paths: Iterable[str] = self._files.find(self._path(prefix_uri))
+            paths: Iterable[str] = self._files.find(folder)
         except FileNotFoundError:
             return ()
         except Exception as error:
@@ -143,7 +150,7 @@ class ObjectStore:
             path.write_bytes(self.get(uri))
 
     def _path(self, uri: str) -> str:
-        if not uri.startswith(_SCHEME) or ".." in uri.split("/"):
+        if not _ADDRESS.fullmatch(uri) or ".." in uri.split("/"):
             raise UnknownObject(f"{uri!r} is not an address of the form s3://bucket/key.", uri=uri)
         path = uri.removeprefix(_SCHEME)
         return f"{self._root}/{path}" if self._root else path

@@ -1,0 +1,113 @@
+"""S3, the folder that the one-machine S3 serves, and memory do the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from services.adapters.object_store import ObjectStore, folder_store, memory_store, s3_store
+from services.adapters.object_store.store import FRAMES_BUCKET, MODELS_BUCKET
+from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
+from services.domain.frame import ImageReference
+from tests.servers import S3Access
+
+
+@pytest.fixture(params=["memory", "folder", pytest.param("s3", marks=pytest.mark.real)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "memory":
+        return memory_store()
+    if request.param == "folder":
+        return folder_store(tmp_path / "objects")
+    access: S3Access = request.getfixturevalue("s3_access")
+    return s3_store(access.endpoint, access.key, access.secret, access.region)
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"s3://{MODELS_BUCKET}/test-{uuid4().hex[:8]}"
+
+
+def test_an_object_comes_back_as_it_was(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/one", b"\x00\xff" * 100)
+    assert store.get(f"{prefix}/one") == b"\x00\xff" * 100
+    store.put(f"{prefix}/one", b"replaced")
+    assert store.get(f"{prefix}/one") == b"replaced"
+
+
+def test_an_empty_object_is_an_object(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/empty", b"")
+    assert store.get(f"{prefix}/empty") == b""
+    assert store.exists(f"{prefix}/empty")
+
+
+def test_what_is_not_there_is_unknown(store: ObjectStore, prefix: str) -> None:
+    assert not store.exists(f"{prefix}/none")
+    with pytest.raises(UnknownObject):
+        store.get(f"{prefix}/none")
+    with pytest.raises(UnknownObject):
+        store.download_folder(prefix, Path("/nowhere"))
+    assert store.list(prefix) == ()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host/key",
+        "s3://bucket/../../etc/passwd",
+        "key",
+        "s3://B ad/key",
+        "s3://ab/key",
+        "s3://no-such-bucket-here/key",
+        "s3://loupe-frames/a\x00b",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_unknown(store: ObjectStore, uri: str) -> None:
+    with pytest.raises(UnknownObject):
+        store.get(uri)
+
+
+def test_listing_names_all_below_a_folder(store: ObjectStore, prefix: str) -> None:
+    for name in ("b", "a/x", "a/y"):
+        store.put(f"{prefix}/{name}", b"1")
+    assert store.list(prefix) == (f"{prefix}/a/x", f"{prefix}/a/y", f"{prefix}/b")
+    assert store.list(f"{prefix}/a") == (f"{prefix}/a/x", f"{prefix}/a/y")
+
+
+def test_an_image_is_kept_once_under_its_hash(store: ObjectStore) -> None:
+    image = uuid4().bytes
+    reference = store.put_image(FRAMES_BUCKET, image)
+    assert store.put_image(FRAMES_BUCKET, image) == reference
+    assert reference.sha256 in reference.uri
+    assert store.get_image(reference) == image
+
+
+def test_other_bytes_than_referred_to_are_refused(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/image", b"changed")
+    with pytest.raises(HashMismatch):
+        store.get_image(ImageReference(f"{prefix}/image", "0" * 64, 7))
+
+
+def test_a_folder_travels(store: ObjectStore, prefix: str, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "golden").mkdir(parents=True)
+    (made / "manifest.json").write_text("{}")
+    (made / "golden" / "input.npy").write_bytes(b"123")
+    store.upload_folder(made, prefix)
+    store.download_folder(prefix, tmp_path / "got")
+    assert (tmp_path / "got" / "manifest.json").read_text() == "{}"
+    assert (tmp_path / "got" / "golden" / "input.npy").read_bytes() == b"123"
+
+
+def test_a_store_that_is_gone_is_unavailable() -> None:
+    gone = s3_store("http://127.0.0.1:1", "key", "secret", "us-east-1")
+    with pytest.raises(StoreUnavailable):
+        gone.get(f"s3://{FRAMES_BUCKET}/one")
+
+
+def test_a_wrong_key_is_refused(s3_access: S3Access) -> None:
+    store = s3_store(s3_access.endpoint, s3_access.key, "wrong", s3_access.region)
+    with pytest.raises(StoreUnavailable):
+        store.put(f"s3://{FRAMES_BUCKET}/one", b"1")
