@@ -1,0 +1,177 @@
+"""The one core behind Kafka, gRPC and `loupe inspect`: decode, infer, judge (arrow 2).
+
+A batch of frames goes in, one outcome per frame comes out in the same order. A frame that cannot be
+decoded is rejected alone. Does not retry, store or publish; its callers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.model_watch import ModelWatch, WantedVersion
+from serve.triton import ServedModel
+from serve.units import failure_of
+from services.adapters.clock import Clock
+from services.domain.errors import FrameCrashesModel, LoupeError, ModelUnavailable, Rejected
+from services.domain.frame import Frame
+from services.domain.inspection import Inspection
+from services.domain.model_version import Manifest
+from services.vision.decode import Decoded, decode
+from services.vision.scoring import Judgement, judge
+from services.wire.batch import Outcome, Rejection, decode_frames, encode_outcomes
+
+# One batch is decoded while the model runs another; more would only wait.
+CALLS_AT_ONCE = 2
+# A unit whose model cannot be healed for this long, with the server up, is replaced as a whole.
+HOPELESS_AFTER_S = 60.0
+
+
+class InspectorCore:
+    """Judges batches with the version that `watch` serves; thread-safe."""
+
+    def __init__(self, watch: ModelWatch, clock: Clock, *, threads: int, unit: str) -> None:
+        """Decode on `threads` threads; `unit` names this replica in its verdicts."""
+        self.watch = watch
+        self._clock = clock
+        self._unit = unit
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+
+    def inspect(self, frames: Sequence[Frame]) -> tuple[Outcome, ...]:
+        """Judge at most 16 frames; the outcomes stand in their order. Blocks.
+
+        Raises:
+            ModelUnavailable: no model, or one that is being healed; nothing was tried.
+            FrameCrashesModel: the model failed on this batch although it was healthy before.
+        """
+        with self.watch.current() as model:
+            if model.problem is not None:
+                raise ModelUnavailable(model.problem)  # before the work of decoding
+            began_s = self._clock.monotonic_s()
+            size_px = _size_of(model.manifest)
+            decoded = list(self._decoders.map(lambda frame: _decode(frame, size_px), frames))
+            decoded_s = self._clock.monotonic_s()
+            scores, maps = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
+            inferred_s = self._clock.monotonic_s()
+            calibration = model.manifest.calibration
+            verdicts = iter(
+                [(s, judge(s, m, calibration)) for s, m in zip(scores.tolist(), maps, strict=True)]
+            )
+            # Every frame waited for the whole batch, so each stage counts in full for each.
+            stage_ms = {
+                "decode": (decoded_s - began_s) * 1000,
+                "infer": (inferred_s - decoded_s) * 1000,
+                "score": (self._clock.monotonic_s() - inferred_s) * 1000,
+            }
+            return tuple(
+                one
+                if isinstance(one, Rejection)
+                else self._inspection(frame, one, model.manifest, *next(verdicts), stage_ms)
+                for frame, one in zip(frames, decoded, strict=True)
+            )
+
+    def _infer(
+        self, model: ServedModel, decoded: Sequence[Decoded]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if not decoded:
+            return np.empty(0, np.float32), np.empty((0, 0, 0), np.float32)
+        try:
+            # (N, H, W, 3) uint8, in the order of the frames
+            return model.infer(np.stack([one.pixels for one in decoded]))
+        except FrameCrashesModel:
+            self.watch.report_failure()
+            raise
+
+    def _inspection(
+        self,
+        frame: Frame,
+        decoded: Decoded,
+        manifest: Manifest,
+        score: float,
+        judgement: Judgement,
+        stage_ms: Mapping[str, float],
+    ) -> Inspection:
+        return Inspection(
+            frame_id=frame.frame_id,
+            camera=frame.camera,
+            project=manifest.project,
+            model_version=manifest.version,
+            captured_at=frame.captured_at,
+            judged_at=self._clock.now(),
+            is_anomalous=judgement.is_anomalous,
+            confidence=judgement.confidence,
+            score=score,
+            threshold=manifest.calibration.threshold,
+            is_uncertain=judgement.is_uncertain,
+            subject=frame.subject,
+            epoch=frame.epoch,
+            sequence=frame.sequence,
+            part_id=frame.part_id,
+            lot_id=frame.lot_id,
+            traceparent=frame.traceparent,
+            regions=judgement.regions,
+            width_px=decoded.width_px,
+            height_px=decoded.height_px,
+            stage_ms=stage_ms,
+            unit=self._unit,
+            position=frame.position,
+        )
+
+    def close(self) -> None:
+        """Unload the model."""
+        self.watch.close()
+        self._decoders.shutdown(wait=False)
+
+
+def _decode(frame: Frame, size_px: tuple[int, int]) -> Decoded | Rejection:
+    try:
+        return decode(frame.image, size_px)
+    except Rejected as error:
+        return Rejection(error.cause, error.message)
+
+
+def _size_of(manifest: Manifest) -> tuple[int, int]:
+    """Return (width, height) of the model's input (N, H, W, 3)."""
+    _, height_px, width_px, _ = manifest.inputs[0].shape
+    return width_px, height_px
+
+
+class Inspector:
+    """The Serve deployment of one project: one replica is one inference unit."""
+
+    def __init__(self, make_core: Callable[[str], InspectorCore], project: str) -> None:
+        """Build the core; the model comes with `reconfigure`, before the first call."""
+        self._core = make_core(project)
+        self._core.watch.start()
+        self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, "inspect")
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Follow `{project, version, uri}`; returns at once unless it is the first."""
+        await asyncio.to_thread(self._core.watch.follow, WantedVersion(**user_config))
+
+    async def inspect(self, payload: bytes) -> bytes:
+        """Judge a batch as `serve.units` encodes it; errors travel in the answer."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._calls, self._answer, payload)
+
+    def _answer(self, payload: bytes) -> bytes:
+        frames = decode_frames(payload)
+        try:
+            return encode_outcomes(self._core.inspect(frames))
+        except LoupeError as error:
+            return encode_outcomes(failure_of(error, len(frames)))
+
+    async def check_health(self) -> None:
+        """Ask to be replaced only where that may help: healing failed long, or a thread died."""
+        watch = self._core.watch
+        if not watch.is_watching or await asyncio.to_thread(lambda: watch.unhealthy_s) > HOPELESS_AFTER_S:
+            raise ModelUnavailable("The model cannot be healed here.")
+
+    def __del__(self) -> None:
+        """Unload the model; Serve calls this when the calls in flight are done."""
+        self._core.close()

@@ -1,0 +1,99 @@
+"""Model version folders on this node: fetched once, verified by hash, shared by all replicas (arrow 6).
+
+Keyed by the SHA-256 of the manifest, which names the hash of every other file. Knows no Triton.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.adapters.object_store import ObjectStore
+from services.domain.errors import CorruptModel
+from services.domain.model_version import Manifest
+from services.vision.runtime import MANIFEST_FILE, verify_folder
+
+# As `services.trainer.model_folder` writes them.
+_GOLDEN_FILES = ("golden/inputs.npy", "golden/scores.npy", "golden/maps.npy")
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Images and what the version said of them when it was trained.
+
+    Attributes:
+        inputs: (G, H, W, 3) uint8 RGB.
+        scores: (G,) float32.
+        maps: (G, h, w) float32.
+    """
+
+    inputs: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFolder:
+    """A verified folder of one model version."""
+
+    path: Path
+    manifest: Manifest
+    golden: Golden
+
+
+class VersionCache:
+    """Version folders by manifest hash, under one folder of this node."""
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        """Keep folders fetched from `store` under `folder`."""
+        self._store = store
+        self._folder = folder
+
+    def fetch(self, uri: str) -> VersionFolder:
+        """Return the verified version folder at `uri` (`s3://bucket/prefix`). Blocks.
+
+        Raises:
+            UnknownObject: there is no model at that address.
+            CorruptModel: its hashes do not agree with its manifest.
+            StoreUnavailable: the store did not answer.
+        """
+        manifest = self._store.get(f"{uri.rstrip('/')}/{MANIFEST_FILE}")
+        place = self._folder / hashlib.sha256(manifest).hexdigest()
+        if place.is_dir():
+            with suppress(CorruptModel):  # changed on disk since: fetch it again
+                return _open(place)
+            shutil.rmtree(place, ignore_errors=True)
+        self._download(uri.rstrip("/"), place)
+        return _open(place)
+
+    def _download(self, uri: str, place: Path) -> None:
+        """Put the folder at `place` in one step, so that other replicas see all of it or nothing."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".fetch-", dir=self._folder))
+        try:
+            self._store.download_folder(uri, temporary)
+            verify_folder(temporary)
+            with suppress(OSError):  # another replica was faster; its copy is as good
+                temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open(folder: Path) -> VersionFolder:
+    manifest = verify_folder(folder)
+    try:
+        golden = Golden(*(np.load(folder / name, allow_pickle=False) for name in _GOLDEN_FILES))
+    except (OSError, ValueError) as error:
+        message = f"The golden images of {manifest.project} {manifest.version} cannot be read: {error}"
+        raise CorruptModel(message, version=manifest.version) from error
+    if not len(golden.inputs) == len(golden.scores) == len(golden.maps) > 0:
+        message = f"{manifest.project} {manifest.version} has no golden images to prove itself with."
+        raise CorruptModel(message, version=manifest.version)
+    return VersionFolder(folder, manifest, golden)

@@ -1,0 +1,234 @@
+"""From a batch to an end for each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from serve.judging import BATCH_TRIES, FRAME_TRIES, KEEP_ONE_IN, End, Item, Judge, Refused
+from services.adapters.clock import FakeClock
+from services.adapters.object_store import ObjectStore, memory_store
+from services.adapters.object_store.store import FRAMES_BUCKET
+from services.domain.errors import FrameCrashesModel, HashMismatch, ModelUnavailable, StoreUnavailable
+from services.domain.frame import Frame, ImageReference
+from services.domain.hosting import ArchivePolicy, Route, RouteMode
+from services.domain.inspection import STAGES, Inspection, Role
+from services.domain.ledger import ShedReason
+from services.wire.frame import decode_frame
+from tests.unit.serve.fakes import ANOMALOUS, BAD, CRASHES, FakeUnits, frame_record
+
+ROUTE = Route("*", "plates")
+
+
+class World:
+    """A judge and what it works with; pauses turn the clock."""
+
+    def __init__(self, units: FakeUnits | None = None) -> None:
+        self.units = units or FakeUnits()
+        self.store = memory_store()
+        self.clock = FakeClock()
+        self.pauses: list[float] = []
+        self.patience = 50
+        self.judge = Judge(self.units, self.store, self.clock, self.pause)
+
+    def pause(self, project: str, seconds: float) -> bool:  # noqa: ARG002 - what the judge calls
+        self.pauses.append(seconds)
+        self.clock.advance(seconds)
+        return len(self.pauses) < self.patience
+
+
+def item(index: int, image: bytes = b"good", route: Route = ROUTE) -> Item:
+    record = frame_record(index, image)
+    return Item(record, decode_frame(record), route)
+
+
+def items(*images: bytes) -> list[Item]:
+    return [item(index, image) for index, image in enumerate(images)]
+
+
+def kinds(ends: Sequence[End]) -> list[str]:
+    return [end.error.cause if isinstance(end, Refused) else type(end).__name__ for end in ends]
+
+
+def test_each_frame_gets_its_end_in_order() -> None:
+    ends = World().judge.judge(items(b"good", BAD, ANOMALOUS))
+    assert kinds(ends) == ["Inspection", "UnreadableImage", "Inspection"]
+    assert isinstance(ends[2], Inspection)
+    assert ends[2].is_anomalous
+
+
+@pytest.mark.parametrize("failures", [1, 10, 30])
+def test_waits_for_units_however_long_they_are_away(failures: int) -> None:
+    left = [failures]
+
+    def away(project: str, frames: Sequence[Frame]) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ModelUnavailable("loading")
+
+    world = World(FakeUnits(away))
+    ends = world.judge.judge(items(b"good", b"good"))
+    assert kinds(ends) == ["Inspection"] * 2
+    assert len(world.pauses) == failures
+
+
+def test_a_frame_that_crashes_the_model_is_found_in_its_batch_and_refused() -> None:
+    world = World()
+    ends = world.judge.judge(items(b"good", CRASHES, b"good", b"good"))
+    assert kinds(ends) == ["Inspection", "FrameCrashesModel", "Inspection", "Inspection"]
+    refused = ends[1]
+    assert isinstance(refused, Refused)
+    assert refused.tries == FRAME_TRIES
+    # The whole batch first, then every frame alone; the three good ones need one call each.
+    assert [count for _, count in world.units.calls] == [4] * BATCH_TRIES + [1] * (3 + FRAME_TRIES)
+
+
+def test_one_crash_is_chance_and_the_batch_is_tried_again_whole() -> None:
+    left = [1]
+
+    def crash_once(project: str, frames: Sequence[Frame]) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise FrameCrashesModel("killed from outside")
+
+    world = World(FakeUnits(crash_once))
+    assert kinds(world.judge.judge(items(b"good", b"good"))) == ["Inspection"] * 2
+    assert [count for _, count in world.units.calls] == [2, 2]
+
+
+def test_a_server_that_is_away_never_counts_against_a_frame() -> None:
+    calls = [0]
+
+    def away_between_crashes(project: str, frames: Sequence[Frame]) -> None:
+        calls[0] += 1
+        if calls[0] <= 20:
+            raise ModelUnavailable("healing")
+
+    world = World(FakeUnits(away_between_crashes))
+    assert kinds(world.judge.judge(items(b"good"))) == ["Inspection"]
+
+
+def test_gives_the_frames_back_when_there_is_to_be_no_next_try() -> None:
+    def away(project: str, frames: Sequence[Frame]) -> None:
+        raise ModelUnavailable("gone")
+
+    world = World(FakeUnits(away))
+    world.patience = 3
+    with pytest.raises(ModelUnavailable):
+        world.judge.judge(items(b"good"))
+
+
+def test_late_frames_are_shed_and_not_judged() -> None:
+    world = World()
+    route = replace(ROUTE, deadline_s=5.0)
+    early, late = item(0, route=route), item(1, route=route)
+    now = world.clock.now()
+    early = replace(early, frame=replace(early.frame, captured_at=now - timedelta(seconds=4)))
+    late = replace(late, frame=replace(late.frame, captured_at=now - timedelta(seconds=6)))
+    ends = world.judge.judge([late, early])
+    assert ends[0] is ShedReason.DEADLINE
+    assert isinstance(ends[1], Inspection)
+    assert world.units.calls == [("plates", 1)]
+
+
+def test_a_clock_in_the_future_makes_nobody_late_and_no_stage_negative() -> None:
+    world = World()
+    one = item(0, route=replace(ROUTE, deadline_s=5.0))
+    one = replace(one, frame=replace(one.frame, captured_at=world.clock.now() + timedelta(days=900)))
+    (end,) = world.judge.judge([one])
+    assert isinstance(end, Inspection)
+    assert min(end.stage_ms.values()) >= 0
+
+
+def claimed(index: int, store: ObjectStore, image: bytes, *, sha256: str | None = None) -> Item:
+    reference = store.put_image(FRAMES_BUCKET, image)
+    one = item(index, b"")
+    if sha256 is not None:
+        reference = replace(reference, sha256=sha256)
+    return replace(one, frame=replace(one.frame, dataref=reference))
+
+
+def test_a_claim_check_is_redeemed_and_its_pixels_are_not_kept_twice() -> None:
+    world = World()
+    one = claimed(0, world.store, ANOMALOUS)
+    (end,) = world.judge.judge([one])
+    assert isinstance(end, Inspection)
+    assert end.is_anomalous
+    assert end.image == one.frame.dataref
+
+
+def test_a_claim_check_with_other_bytes_is_refused_and_the_others_go_on() -> None:
+    world = World()
+    ends = world.judge.judge([claimed(0, world.store, b"good", sha256="0" * 64), item(1)])
+    assert kinds(ends) == [HashMismatch.__name__, "Inspection"]
+
+
+def test_a_claim_check_for_nothing_is_refused() -> None:
+    reference = ImageReference(f"s3://{FRAMES_BUCKET}/nothing", "0" * 64, 10)
+    one = item(0, b"")
+    ends = World().judge.judge([replace(one, frame=replace(one.frame, dataref=reference))])
+    assert kinds(ends) == ["UnknownObject"]
+
+
+def test_a_claim_for_too_many_bytes_is_not_read() -> None:
+    reference = ImageReference(f"s3://{FRAMES_BUCKET}/huge", "0" * 64, 1 << 40)
+    one = item(0, b"")
+    ends = World().judge.judge([replace(one, frame=replace(one.frame, dataref=reference))])
+    assert kinds(ends) == ["ImageTooLarge"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [(ArchivePolicy.ALL, {0, 1}), (ArchivePolicy.NONE, set()), (ArchivePolicy.INTERESTING, {1})],
+)
+def test_pixels_are_kept_by_the_routes_policy(policy: ArchivePolicy, kept: set[int]) -> None:
+    world = World()
+    route = replace(ROUTE, archive=policy)
+    # Frame 0 of this camera is none of the samples (its id is not divisible by 100).
+    ends = world.judge.judge([item(0, b"good", route), item(1, ANOMALOUS, route)])
+    found = {index for index, end in enumerate(ends) if isinstance(end, Inspection) and end.image}
+    assert found == kept
+    for end in ends:
+        if isinstance(end, Inspection) and end.image:
+            assert world.store.get_image(end.image) in {b"good", ANOMALOUS}
+
+
+def test_the_same_sample_of_dull_frames_is_kept_every_time() -> None:
+    def kept() -> list[int]:
+        world = World()
+        ends = [world.judge.judge([item(index)])[0] for index in range(1000)]
+        return [index for index, end in enumerate(ends) if isinstance(end, Inspection) and end.image]
+
+    first = kept()
+    assert first == kept()
+    # Binomial(1000, 1/100): outside of 2 to 25 once in 10,000 sets of ids, and these are fixed.
+    assert 2 <= len(first) <= 25
+    assert KEEP_ONE_IN == 100
+
+
+def test_waits_for_the_object_store() -> None:
+    class FlakyStore(ObjectStore):
+        failures = 3
+
+        def put(self, uri: str, data: bytes) -> None:  # noqa: ARG002 - the store's
+            self.failures -= 1
+            if self.failures >= 0:
+                raise StoreUnavailable("away")
+
+    world = World()
+    world.judge = Judge(world.units, FlakyStore(None), world.clock, world.pause)
+    (end,) = world.judge.judge([item(0, ANOMALOUS)])
+    assert isinstance(end, Inspection)
+    assert end.image is not None
+    assert len(world.pauses) == 3
+
+
+def test_stages_are_those_of_the_domain_and_the_role_is_the_routes() -> None:
+    (end,) = World().judge.judge([item(0, route=replace(ROUTE, mode=RouteMode.SHADOW))])
+    assert isinstance(end, Inspection)
+    assert end.role is Role.SHADOW
+    assert set(end.stage_ms) <= set(STAGES)
+    assert {"publish", "queue", "handle", "decode", "infer", "score"} <= set(end.stage_ms)

@@ -1,0 +1,92 @@
+"""Batches, order and bounds of what is in flight."""
+
+from __future__ import annotations
+
+from serve.judging import Item
+from serve.lanes import Bounds, Lanes
+from serve.units import MAX_BATCH_FRAMES
+from services.domain.hosting import Route
+from services.wire.frame import decode_frame
+from tests.unit.serve.fakes import frame_record
+
+MIB = 1 << 20
+
+
+def item(index: int, project: str = "plates", image: bytes = b"good") -> Item:
+    record = frame_record(index, image)
+    return Item(record, decode_frame(record), Route("*", project))
+
+
+def lanes_with(count: int, bounds: Bounds | None = None) -> Lanes:
+    lanes = Lanes(bounds or Bounds())
+    items = [item(index) for index in range(count)]
+    lanes.admit(one.record for one in items)
+    for one in items:
+        lanes.add(one)
+    return lanes
+
+
+def test_a_lonely_frame_does_not_wait_for_company() -> None:
+    batch = lanes_with(1).next_batch()
+    assert batch is not None
+    assert len(batch.items) == 1
+
+
+def test_batches_are_full_and_in_order_when_much_waits() -> None:
+    lanes = lanes_with(40)
+    batches = [lanes.next_batch() for _ in range(3)]
+    sizes = [len(batch.items) for batch in batches if batch]
+    assert sizes == [MAX_BATCH_FRAMES, MAX_BATCH_FRAMES, 40 - 2 * MAX_BATCH_FRAMES]
+    offsets = [one.record.offset for batch in batches if batch for one in batch.items]
+    assert offsets == list(range(40))
+
+
+def test_a_batch_publishes_after_the_one_before_it() -> None:
+    lanes = lanes_with(2 * MAX_BATCH_FRAMES)
+    first, second = lanes.next_batch(), lanes.next_batch()
+    assert first is not None
+    assert second is not None
+    assert first.before.is_set()
+    assert not second.before.is_set()
+    lanes.finish(first, is_done=True)
+    assert second.before.is_set()
+
+
+def test_calls_are_bounded_per_project_not_over_all() -> None:
+    lanes = lanes_with(3 * MAX_BATCH_FRAMES, Bounds(calls_per_project=2))
+    assert lanes.next_batch() is not None
+    assert lanes.next_batch() is not None
+    assert lanes.next_batch() is None
+    lanes.add(item(0, "screws"))
+    other = lanes.next_batch()
+    assert other is not None
+    assert other.project == "screws"
+
+
+def test_room_is_bounded_in_frames() -> None:
+    lanes = lanes_with(100, Bounds(frames=128))
+    assert lanes.room() == 28
+
+
+def test_room_is_bounded_in_bytes_by_the_size_of_late_images() -> None:
+    lanes = Lanes(Bounds(frames=128, size_bytes=64 * MIB))
+    big = [item(index, image=b"x" * (10 * MIB)) for index in range(5)]
+    lanes.admit(one.record for one in big)
+    # 14 MiB are left, which holds one more of 10 MiB.
+    assert lanes.room() == 1
+    lanes.admit([item(5, image=b"x" * (20 * MIB)).record])
+    assert lanes.room() == 0
+
+
+def test_frames_that_come_back_stay_counted() -> None:
+    lanes = lanes_with(10, Bounds(frames=16))
+    batch = lanes.next_batch()
+    assert batch is not None
+    lanes.finish(batch, is_done=False)
+    assert lanes.room() == 6
+    for one in batch.items:
+        lanes.add(one)
+    again = lanes.next_batch()
+    assert again is not None
+    lanes.finish(again, is_done=True)
+    assert lanes.room() == 16
