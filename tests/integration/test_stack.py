@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from services.cli.main import app
 from services.domain.errors import BadRequest, StopProcess
 from services.embedded import stack
 from services.embedded.addresses import StackAddresses
 from services.embedded.contents import s3_client
 from services.embedded.home import is_free, load_state
 from services.embedded.leftovers import marked_processes
-from services.embedded.settings import EmbeddedSettings
+from services.embedded.settings import EmbeddedSettings, inherited_environment
 from services.embedded.stack import PartStatus
 from tests.poll import poll_until
 
@@ -123,6 +128,17 @@ def test_objects_and_plain_files_are_the_same(running: EmbeddedSettings) -> None
     assert keys == ["a/put.bin", "a/written.bin"]
 
 
+def test_the_command_tells_other_programs_where_it_is(
+    running: EmbeddedSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOUPE_HOME", str(running.home))
+    lines = CliRunner().invoke(app, ["env"]).output.splitlines()
+    assert f"export LOUPE_KAFKA_BOOTSTRAP={addresses(running).kafka_bootstrap}" in lines
+    listed = json.loads(CliRunner().invoke(app, ["status", "--json"]).output)
+    assert {part["name"] for part in listed} == set(SERVERS)
+    assert {"name", "pid", "healthy", "port", "version", "rss_mb"} <= set(listed[0])
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_killed_part_comes_back(running: EmbeddedSettings, name: str) -> None:
     before = part(running, name)
@@ -174,6 +190,29 @@ def test_up_after_a_killed_supervisor_starts_anew(home: EmbeddedSettings) -> Non
     assert all(one.healthy for one in stack.status(home))
     servers = [one for one in marked_processes(home.home_folder.stack_id) if one.name() == "redis-server"]
     assert len(servers) == 1
+
+
+def test_down_after_an_up_that_was_killed_leaves_nothing(home: EmbeddedSettings) -> None:
+    environment = inherited_environment() | {"LOUPE_HOME": str(home.home)}
+    command = [sys.executable, "-m", "services.cli.main", "up", "--only", "ray", "--only", "redis"]
+    up = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    poll_until(lambda: len(marked_processes(home.home_folder.stack_id)) > 3, deadline_s=30)
+    up.kill()
+    up.wait(10)
+    stack.down(home)
+    assert_nothing_left(home)
+
+
+def test_an_interrupted_up_takes_down_what_it_started(home: EmbeddedSettings) -> None:
+    environment = inherited_environment() | {"LOUPE_HOME": str(home.home)}
+    command = [sys.executable, "-m", "services.cli.main", "up", "--only", "ray", "--only", "redis"]
+    # A background job of a shell may ignore SIGINT; this one must not.
+    command = ["env", "--default-signal=INT", *command]
+    up = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    poll_until(lambda: len(marked_processes(home.home_folder.stack_id)) > 3, deadline_s=30)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(30) == 130
+    assert_nothing_left(home)
 
 
 def test_a_part_that_cannot_start_is_told_with_its_log(home: EmbeddedSettings) -> None:
