@@ -74,7 +74,8 @@ class Program:
     finish: Callable[[], None] = _nothing
     stop_wait_s: int = 5
     is_group_stopped: bool = True
-    deadline_s: float = 60.0
+    # A part that has not died is only slow; on two cores busy with other work Ray took 75 s.
+    deadline_s: float = 180.0
 
 
 def programs_of(home: Home, state: State, parts: Parts) -> dict[str, Program]:
