@@ -89,6 +89,8 @@ def run(settings: HostingSettings) -> int:
 def main() -> None:
     """Start the process."""
     configure_logging("hosting")
+    # It tells of every request, one a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         status = run(HostingSettings())
     except LoupeError as error:

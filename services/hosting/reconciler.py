@@ -24,7 +24,9 @@ from services.hosting.units import admission
 logger = logging.getLogger(__name__)
 
 # Asking every second cost the head nothing that could be measured (1.2 s of CPU in 10 s either way).
-_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
+# While it is away it is asked at least this often: a refused connection costs nothing, but whoever
+# starts a stack waits for the first model.
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 3.0
 _AWAY = "Ray does not answer; hosting goes on when it is back."
 
 _STATUSES = {

@@ -89,6 +89,8 @@ class Trainer:
             # FastStream's default acknowledges first and loses records; the handler does it last.
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
+            # Members notice each other's coming by it, and there are two of them.
+            heartbeat_interval_ms=1000,
             max_poll_interval_ms=int((2 * self._settings.fit_timeout_s + _POLL_MARGIN_S) * 1000),
             max_partition_fetch_bytes=RECORD_LIMIT_BYTES,
             parser=parse_without_headers,

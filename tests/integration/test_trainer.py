@@ -1,0 +1,236 @@
+"""The trainer process on a real broker and object store: labels, trainings, kills at any stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from services.adapters.broker.kafka import KafkaBrokerProducer
+from services.adapters.broker.reader import KafkaTopicReader
+from services.adapters.database import migrate, open_engine
+from services.adapters.object_store.store import MODELS_BUCKET, ObjectStore, s3_store
+from services.domain.errors import UnknownObject, UnknownProject
+from services.domain.label import Label, Verdict, entry_id_of
+from services.domain.model_version import JobState, ModelAnnouncement, TrainingRequest
+from services.domain.topics import LABELS, MODELS
+from services.embedded.home import free_ports
+from services.trainer.datasets import Datasets
+from services.trainer.jobs import Jobs
+from services.trainer.registry import Registry
+from services.wire.dead_letter import DeadLetter, decode_dead_letter
+from services.wire.label import encode_label
+from services.wire.model import decode_announcement
+from services.wire.record import OutRecord, Record
+from services.wire.training import encode_training_request
+from tests.poll import poll_until
+from tests.servers import S3Access
+from tests.unit.trainer.pictures import picture
+
+pytestmark = pytest.mark.real
+
+# A killed member is given up by the broker after its session of 10 s; the next one joins then.
+TAKE_OVER_S = 60.0
+
+
+@dataclass
+class Bench:
+    """One trainer's neighbours, and a project of its own."""
+
+    kafka_bootstrap: str
+    s3: S3Access
+    folder: Path
+    project: str
+
+    def __post_init__(self) -> None:
+        self.url = f"sqlite:///{self.folder / 'loupe.db'}"
+        migrate(self.url)
+        engine = open_engine(self.url)
+        self.store: ObjectStore = s3_store(self.s3.endpoint, self.s3.key, self.s3.secret, self.s3.region)
+        self.registry = Registry(engine, self.store)
+        self.datasets = Datasets(engine, self.store)
+        self.jobs = Jobs(engine)
+        self.producer = KafkaBrokerProducer(self.kafka_bootstrap)
+        self.reader = KafkaTopicReader(self.kafka_bootstrap)
+        (self.port,) = free_ports(1, seed=str(self.folder))
+
+    @contextmanager
+    def trainer(self) -> Iterator[psutil.Popen]:
+        """Run the process until the end of the block, or until it is killed."""
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},  # noqa: TID251
+            "LOUPE_HOME": str(self.folder),
+            "LOUPE_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
+            "LOUPE_DATABASE_URL": self.url,
+            "LOUPE_TRAINER_PORT": str(self.port),
+            "AWS_ENDPOINT_URL_S3": self.s3.endpoint,
+            "AWS_ACCESS_KEY_ID": self.s3.key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret,
+            "AWS_DEFAULT_REGION": self.s3.region,
+        }
+        process = psutil.Popen([sys.executable, "-m", "services.trainer"], env=environment)
+        try:
+            yield process
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+            process.wait(10)
+
+    def is_healthy(self) -> bool:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=1) as page:
+            return bool(page.status == 200)
+        return False
+
+    def send(self, *records: OutRecord) -> None:
+        for record in records:
+            self.producer.send(record)
+        self.producer.flush(10)
+
+    def labels(self, count: int, verdict: Verdict = Verdict.NORMAL) -> Iterator[OutRecord]:
+        for seed in range(count):
+            image = self.store.put_image("loupe-frames", picture(seed, is_bad=verdict is Verdict.ANOMALY))
+            entry_id = entry_id_of(self.project, frame_id=None, sha256=image.sha256)
+            yield encode_label(Label(entry_id, self.project, datetime.now(UTC), image, None, verdict))
+
+    def request(self, training_id: str) -> OutRecord:
+        return encode_training_request(TrainingRequest(training_id, self.project, datetime.now(UTC)))
+
+    def records(self, topic: str) -> list[Record]:
+        """Return this project's records of a topic."""
+        key = self.project.encode()
+        return [
+            record
+            for partition, span in self.reader.spans(topic).items()
+            for record in self.reader.records_at(topic, partition, span)
+            if record.key == key
+        ]
+
+    def announced(self) -> list[ModelAnnouncement]:
+        return [decode_announcement(record.value) for record in self.records(MODELS.name)]
+
+    def letters(self, topic: str) -> list[DeadLetter]:
+        return [decode_dead_letter(record) for record in self.records(topic)]
+
+    def wait_for_job(self, training_id: str, state: JobState, deadline_s: float = TAKE_OVER_S) -> None:
+        poll_until(lambda: self.job_state(training_id) is state, deadline_s=deadline_s, what=f"job {state}")
+
+    def job_state(self, training_id: str) -> JobState | None:
+        with suppress(UnknownObject):
+            return self.jobs.get(training_id).state
+        return None
+
+
+@pytest.fixture
+def bench(kafka_bootstrap: str, s3_access: S3Access, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(kafka_bootstrap, s3_access, tmp_path, f"plates-{uuid4().hex[:8]}")
+    yield bench
+    bench.producer.close()
+    bench.reader.close()
+
+
+def test_labels_and_a_request_become_an_announced_version(bench: Bench, tmp_path: Path) -> None:
+    training_id = uuid4().hex
+    image = bench.store.put_image("loupe-frames", picture(99))
+    json_label = {
+        "project": bench.project, "verdict": "normal", "image": {"uri": image.uri, "sha256": image.sha256},
+    }  # fmt: skip
+    lost_label = {"project": bench.project, "verdict": "normal", "frame_id": str(uuid4())}
+    key = bench.project.encode()
+    bench.send(
+        *bench.labels(8),
+        *bench.labels(2, Verdict.ANOMALY),
+        OutRecord(LABELS.name, key, json.dumps(json_label).encode()),
+        # A header that is no text must not keep a record from being handled.
+        OutRecord(LABELS.name, key, json.dumps(lost_label).encode(), (("x", b"\xff"),)),
+    )
+    with bench.trainer() as process:
+        poll_until(bench.is_healthy, deadline_s=30, what="healthy")
+        poll_until(lambda: len(bench.datasets.entries(bench.project)) == 11, deadline_s=30)
+        (letter,) = poll_until(lambda: bench.letters("loupe.labels.dlq"), deadline_s=10)
+        assert letter.reason.startswith("No verdict on frame ")
+        assert letter.original.headers == (("x", b"\xff"),)
+        bench.send(bench.request(training_id), bench.request(training_id))
+        bench.wait_for_job(training_id, JobState.DONE)
+        asked_again = uuid4().hex
+        bench.send(bench.request(training_id), bench.request(asked_again))
+        bench.wait_for_job(asked_again, JobState.DONE)
+        # The fit had 200 MB of its own; what stays is the consumer.
+        assert process.memory_full_info().pss < 200e6
+        process.terminate()
+        assert process.wait(5) == 0
+    first, second = bench.registry.versions(bench.project)
+    assert [first.training_id, second.training_id] == [training_id, asked_again]
+    assert bench.announced() == [first, second]
+    manifest = bench.registry.fetch(second, tmp_path / "brought")
+    assert (manifest.train_images, manifest.metrics["image_auroc"]) == (9, 1.0)
+
+
+def test_a_training_that_cannot_be_done_says_why(bench: Bench) -> None:
+    training_id = uuid4().hex
+    bench.send(*bench.labels(1), bench.request(training_id))
+    with bench.trainer():
+        bench.wait_for_job(training_id, JobState.FAILED)
+        (letter,) = poll_until(lambda: bench.letters("loupe.training.dlq"), deadline_s=10)
+    assert letter.cause == "NotEnoughImages"
+    assert letter.reason == bench.jobs.get(training_id).message
+    assert "at least 2 different photos" in letter.reason
+    assert bench.announced() == []
+
+
+def is_fitting(bench: Bench, process: psutil.Popen) -> bool:
+    return bool(process.children())
+
+
+def is_uploading(bench: Bench, process: psutil.Popen) -> bool:
+    return bool(bench.store.list(f"s3://{MODELS_BUCKET}/{bench.project}"))
+
+
+STAGES: list[Callable[[Bench, psutil.Popen], bool]] = [is_fitting, is_uploading]
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_any_stage_it_starts_again_and_never_publishes_half_a_model(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Promise P13: SIGKILL in the fit and in the upload, in one life of one request."""
+    training_id = uuid4().hex
+    bench.send(*bench.labels(6), bench.request(training_id))
+    for has_come in STAGES:
+        with bench.trainer() as process:
+            poll_until(partial(has_come, bench, process), deadline_s=TAKE_OVER_S, every_s=0.001)
+            fits = process.children()
+            process.kill()
+            process.wait(10)
+            poll_until(partial(all_gone, fits), deadline_s=10, what="the fits are gone, too")
+        for said in known_versions(bench):  # the kill may have come a moment after the upload
+            bench.registry.fetch(said, tmp_path / said.version)
+    with bench.trainer():
+        bench.wait_for_job(training_id, JobState.DONE)
+    (said,) = bench.registry.versions(bench.project)
+    assert set(bench.announced()) == {said}
+    bench.registry.fetch(said, tmp_path / "brought")
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
+def known_versions(bench: Bench) -> tuple[ModelAnnouncement, ...]:
+    with suppress(UnknownProject):
+        return bench.registry.versions(bench.project)
+    return ()
