@@ -111,8 +111,9 @@ class Datasets:
 
 def _upsert(connection: Connection, values: dict[str, Any]) -> bool:
     """Insert, or replace an earlier label; tell whether anything changed."""
-    inserted = connection.execute(insert_or_ignore(connection, dataset_entries), values)
-    if inserted.rowcount == 1:
+    # PostgreSQL's driver does not count inserted rows, so the row itself is the answer.
+    insert = insert_or_ignore(connection, dataset_entries).returning(dataset_entries.c.entry_id)
+    if connection.execute(insert, values).first() is not None:
         return True
     replaced = connection.execute(
         update(dataset_entries)

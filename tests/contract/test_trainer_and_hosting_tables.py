@@ -1,0 +1,75 @@
+"""What the trainer and hosting write, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from services.adapters.clock import FakeClock
+from services.adapters.object_store.store import memory_store
+from services.domain.hosting import Hosting, HostingStatus, Route, RouteMode
+from services.domain.label import Box, Label, Verdict, entry_id_of
+from services.domain.model_version import JobState, TrainingRequest
+from services.hosting.pipeline import Host
+from services.hosting.store import HostingStore, Wish
+from services.trainer.datasets import Datasets
+from services.trainer.jobs import Jobs
+from services.trainer.registry import Registry
+from tests.unit.trainer.models import CREATED_AT, model_folder
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_versions(engine: Engine, tmp_path: Path) -> None:
+    registry = Registry(engine, memory_store())
+    for version, age_s in (("v2", 0), ("v1", 9)):
+        made_at = CREATED_AT - timedelta(seconds=age_s)
+        folder, manifest = model_folder(tmp_path, version=version, created_at=made_at)
+        assert registry.register(folder, manifest, "t") == registry.register(folder, manifest, "t")
+    assert [one.version for one in registry.versions("plates")] == ["v1", "v2"]
+    assert registry.latest("plates").created_at == CREATED_AT
+
+
+def test_the_latest_label_wins(engine: Engine) -> None:
+    store = memory_store()
+    datasets = Datasets(engine, store)
+    image = store.put_image("loupe-frames", b"pixels")
+    entry_id = entry_id_of("plates", frame_id=None, sha256=image.sha256)
+    said = Label(
+        entry_id, "plates", AT, image, None, Verdict.ANOMALY, boxes=(Box(0.1, 0.2, 0.3, 0.4, "dent"),)
+    )
+    earlier = replace(said, labelled_at=AT - timedelta(1), verdict=Verdict.NORMAL)
+    later = replace(said, labelled_at=AT + timedelta(1), verdict=Verdict.NORMAL)
+    assert [datasets.store(one) for one in (said, said, earlier, later)] == [True, False, False, True]
+    (entry,) = datasets.entries("plates")
+    assert (entry.verdict, entry.labelled_at) == (Verdict.NORMAL, AT + timedelta(1))
+
+
+def test_jobs(engine: Engine) -> None:
+    jobs = Jobs(engine)
+    request = TrainingRequest("t1", "plates", AT)
+    assert jobs.queue(request) == jobs.queue(request)
+    jobs.run("t1")
+    jobs.finish("t1", "v1", "made", AT)
+    assert (jobs.queue(request).state, jobs.get("t1").ended_at) == (JobState.DONE, AT)
+
+
+def test_wishes_and_routes(engine: Engine, tmp_path: Path) -> None:
+    store, clock = HostingStore(engine), FakeClock(CREATED_AT + timedelta(seconds=9))
+    host = Host(store, clock, offered_units=2, default_units=1)
+    said = Registry(engine, memory_store()).register(*model_folder(tmp_path))
+    host.catch_up()
+    assert not host.announced(said)
+    store.wish([Wish(Hosting("bottles", "v1", "s3://m/v1"), by="ada", refused="no")], AT)
+    store.note("plates", HostingStatus.HOSTED, "x" * 2000)
+    first, last = store.hosted()
+    assert (first.hosting.project, first.hosting.max_units, len(first.message)) == ("plates", 2, 1024)
+    assert first.model_created_at == CREATED_AT
+    assert (last.status, last.message, last.model_created_at) == (HostingStatus.HOSTING_FAILED, "no", None)
+    routes = (Route("press-*", "plates", RouteMode.SHADOW, deadline_s=2.0), Route("*", "plates"))
+    store.set_routes(routes)
+    store.set_routes(routes)
+    assert store.routes() == routes
