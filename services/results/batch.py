@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -70,9 +71,12 @@ def read_inspection(record: Record) -> Inspection:
     """Return the inspection of a record.
 
     Raises:
-        MalformedRecord: it is none.
+        MalformedRecord: it is none, or its numbers are none (no JSON can tell them).
     """
-    return decode_inspection(record.value)
+    found = decode_inspection(record.value)
+    if not all(map(isfinite, (found.score, found.threshold, found.confidence))):
+        raise MalformedRecord("Score, threshold and confidence have to be finite numbers.")
+    return found
 
 
 def read_ledger_entry(record: Record) -> LedgerEntry:

@@ -233,3 +233,16 @@ def test_a_topic_that_does_not_exist_is_unavailable(kafka_bootstrap: str) -> Non
     with pytest.raises(BrokerUnavailable, match=r"no\.such\.topic"):
         reader.spans("no.such.topic")
     reader.close()
+
+
+def test_a_join_that_a_poll_left_on_its_way_is_finished(kafka_bootstrap: str) -> None:
+    topic = f"test.{uuid4().hex[:12]}"
+    create_topics(kafka_bootstrap, [Topic(topic, "camera", "anything", "0", (), (), partitions=2)])
+    consumer = KafkaBrokerConsumer(kafka_bootstrap, topics=[topic], group=topic)
+    poll_until(lambda: consumer.poll(0.1, 1) or consumer.assignment(), deadline_s=20, what="an assignment")
+    # What kafka-python is left with when new metadata made it join and the poll's time was up first.
+    coordinator = consumer._consumer._coordinator
+    coordinator.rejoining = True
+    assert not coordinator.need_rejoin()
+    poll_until(lambda: not (consumer.poll(0.1, 1) or coordinator.rejoining), deadline_s=20, what="the join")
+    consumer.close()

@@ -167,11 +167,22 @@ class KafkaBrokerConsumer:
 
     def poll(self, timeout_s: float, max_records: int) -> list[Record]:
         """See `Consumer.poll`."""
+        self._finish_joining()
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka cannot be read: {error}") from error
         return [record_of(found) for part in polled.values() for found in part]
+
+    def _finish_joining(self) -> None:
+        """Make the next poll finish a join that the last one left on its way.
+
+        kafka-python 3.0.12 forgets it when new metadata made it join and the poll's time was up first: the
+        member is then in the group, gets nothing and sends no heartbeats, for ever (1 start in 40).
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     def commit(self, next_offsets: Mapping[Partition, int]) -> None:
         """See `Consumer.commit`."""
