@@ -23,7 +23,7 @@ from tests.poll import poll_until
 LOUPE = Path(sys.executable).with_name("loupe")
 
 
-def loupe(home: Path, *words: str, timeout_s: float = 120, code: int | None = 0) -> str:
+def loupe(home: Path, *words: str, timeout_s: float = 240, code: int | None = 0) -> str:
     """Run the command as a user does and return what it printed; `code` None takes any exit code."""
     environment = {**os.environ, "LOUPE_HOME": str(home), "COLUMNS": "140"}  # noqa: TID251  # a child's
     done = subprocess.run(

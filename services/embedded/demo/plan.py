@@ -72,12 +72,16 @@ def plan_synthetic(folder: Path, *, cameras: int, seed: int) -> DemoPlan:
 
 
 def _films(images: Sequence[LabelledImage], cameras: int) -> tuple[Film, ...]:
-    """Deal the photos to cameras in turn, good and bad ones mixed evenly."""
+    """Deal the photos to cameras in turn, good ones and bad ones apart, and mix each hand evenly."""
     normals = [image for image in images if image.label is Verdict.NORMAL]
     anomalies = [image for image in images if image.label is Verdict.ANOMALY]
-    ranked = [
-        ((n + 0.5) / len(group), image) for group in (normals, anomalies) for n, image in enumerate(group)
-    ]
-    mixed = [image for _, image in sorted(ranked, key=lambda pair: (pair[0], pair[1].name))]
-    hands = [tuple(mixed[n::cameras]) for n in range(min(cameras, len(mixed)))]
-    return tuple(Film(f"camera-{n + 1}", hand) for n, hand in enumerate(hands))
+    count = min(cameras, len(images))
+    # The last camera takes the first anomaly, so that nobody goes empty while there are photos.
+    hands = [_mixed(normals[n::count], anomalies[count - 1 - n :: count]) for n in range(count)]
+    return tuple(Film(f"camera-{n + 1}", hand) for n, hand in enumerate(hands) if hand)
+
+
+def _mixed(*groups: Sequence[LabelledImage]) -> tuple[LabelledImage, ...]:
+    """Spread each group evenly over the whole."""
+    ranked = [((n + 0.5) / len(group), image) for group in groups for n, image in enumerate(group)]
+    return tuple(image for _, image in sorted(ranked, key=lambda pair: (pair[0], pair[1].name)))
