@@ -39,7 +39,6 @@ _UNNAMED = "gateway"
 _Code = grpc.StatusCode
 # Every error of the tree by its nearest named ancestor.
 STATUS_OF: Mapping[type[LoupeError], grpc.StatusCode] = {
-    errors.LoupeError: _Code.INTERNAL,
     errors.RetryLater: _Code.UNAVAILABLE,
     errors.Overloaded: _Code.RESOURCE_EXHAUSTED,
     errors.Rejected: _Code.INVALID_ARGUMENT,

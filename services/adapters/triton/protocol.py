@@ -17,7 +17,7 @@ class ModelServer(Protocol):
         ...
 
     def load(self, name: str) -> None:
-        """Load the repository's model of that name; loading it twice does not heal a dead one.
+        """Load the repository's model of that name; doing so again may not heal a dead one.
 
         Raises:
             ModelUnavailable: the server does not answer.

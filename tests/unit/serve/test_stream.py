@@ -307,7 +307,7 @@ def _run_until_dead(plant: Plant, fate: Fate) -> None:
         poll_until(lambda: core.failure or plant.uncommitted() == 0, deadline_s=20, every_s=0.001)
 
 
-@pytest.mark.parametrize("steps", [*range(1, 30), *range(30, 90, 5)])
+@pytest.mark.parametrize("steps", [*range(1, 20), *range(20, 80, 10)])
 def test_killed_at_any_step_and_replayed_no_frame_is_lost(
     steps: int, caplog: pytest.LogCaptureFixture
 ) -> None:
