@@ -63,7 +63,7 @@ def subscribe(broker: KafkaBroker, pipeline: Pipeline, settings: ResultsSettings
         (LEDGER, f"{GROUP}-ledger", pipeline.ledger, count, slow_ms),
         (FRAMES_DLQ, f"{GROUP}-dlq", pipeline.dead_letters, _LETTERS_PER_BATCH, slow_ms),
     ):
-        _subscribe(broker, topic, group, _handler(handle, stopping), max_records, poll_ms)
+        _subscribe(broker, topic, group, on_batch_of(handle, stopping), max_records, poll_ms)
 
 
 def _subscribe(
@@ -92,7 +92,7 @@ def _subscribe(
     subscriber(handler)
 
 
-def _handler(handle: Handle, stopping: Stopping) -> Callable[[KafkaMessage], Awaitable[None]]:
+def on_batch_of(handle: Handle, stopping: Stopping) -> Callable[[KafkaMessage], Awaitable[None]]:
     """Return FastStream's handler. It must not raise: FastStream would go on and commit over the batch."""
 
     async def on_batch(message: KafkaMessage) -> None:

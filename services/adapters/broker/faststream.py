@@ -7,7 +7,7 @@ publish any headers, so both steps are left to `services.wire`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ async def parse_without_headers(
     message: Raw, original: Callable[[Any], Awaitable[KafkaMessage]]
 ) -> KafkaMessage:
     """FastStream's own parser, which sees no headers; the message keeps the record as it came."""
-    if isinstance(message, tuple):
+    if isinstance(message, Sequence):
         parsed = await original(tuple(replace(one, headers=()) for one in message))
     else:
         parsed = await original(replace(message, headers=()))
@@ -39,7 +39,7 @@ async def leave_whole(message: KafkaMessage) -> KafkaMessage:
 def records_of(message: KafkaMessage) -> list[Record]:
     """Return the records of a message or of a batch of them, in order."""
     raw = message.raw_message
-    return [record_of(one) for one in (raw if isinstance(raw, tuple) else (raw,))]
+    return [record_of(one) for one in (raw if isinstance(raw, Sequence) else (raw,))]
 
 
 def record_of(raw: Raw) -> Record:
