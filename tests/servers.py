@@ -94,7 +94,7 @@ class Servers:
                 cwd=self.home.path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         poll_until(
-            lambda: process.poll() is not None or program.is_ready(), deadline_s=60, what=f"{name} ready"
+            lambda: process.poll() is not None or program.is_ready(), deadline_s=120, what=f"{name} ready"
         )
         assert process.poll() is None, (self.home.logs / f"{name}.log").read_text()[-2000:]
         program.finish()

@@ -159,6 +159,8 @@ class Parts:
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=self.root))
         try:
             _INSTALLERS[name](self, staging, partial(progress, name, "installing"))
+            # Made 0700; whoever may use the environment may use its parts.
+            staging.chmod(0o755)
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -172,8 +172,15 @@ def s3_program(home: Home, state: State, parts: Parts, addresses: StackAddresses
 
 def triton_program(home: Home, state: State, parts: Parts, addresses: StackAddresses) -> Program:
     """Return tritonserver with explicit model control and the Python backend's own environment."""
-    server, ports = parts.tritonserver, state.ports
-    prefix = shared_memory_prefix(home)
+    ports, prefix = state.ports, shared_memory_prefix(home)
+    # The Python backend puts its paths into a shell's command line without quotes, and waits for ever when
+    # that fails; these two have no spaces whatever the folders are called.
+    server, repository = home.runtime / "tritonserver", home.runtime / "models"
+
+    def prepare() -> None:
+        _link(server, parts.tritonserver)
+        _link(repository, home.model_repository)
+
     python_backend = {
         "shm-default-byte-size": 4 << 20,
         "shm-growth-byte-size": 4 << 20,
@@ -185,7 +192,7 @@ def triton_program(home: Home, state: State, parts: Parts, addresses: StackAddre
         command=_launched(
             home, "triton", prefix,
             str(server / "bin" / "tritonserver"),
-            f"--model-repository={home.model_repository}",
+            f"--model-repository={repository}",
             f"--backend-directory={server / 'backends'}", f"--cache-directory={server / 'caches'}",
             "--model-control-mode=explicit", "--exit-on-error=false",
             "--allow-gpu-metrics=false", "--allow-cpu-metrics=true",
@@ -201,6 +208,7 @@ def triton_program(home: Home, state: State, parts: Parts, addresses: StackAddre
             "LD_LIBRARY_PATH": ":".join(shared_library_folders()),
             "OMP_NUM_THREADS": "1",
         },
+        prepare=prepare,
         is_ready=partial(probes.http_answers, f"{addresses.triton_http}/v2/health/ready"),
         port=ports["triton_grpc"],
         version=part_versions()["triton"],
@@ -236,9 +244,12 @@ def ray_program(home: Home, state: State, _: Parts, addresses: StackAddresses) -
         environment={
             # Ray renames its processes, which overwrites the mark that `down` looks for.
             "SPT_NOENV": "1",
+            # One fixed port for all Rays of a machine otherwise.
+            "DASHBOARD_METRIC_PORT": str(ports["ray_dashboard_metrics"]),
             "RAY_ROTATION_MAX_BYTES": str(10 << 20),
             "RAY_ROTATION_BACKUP_COUNT": "1",
         },
+        # People find Ray's own logs, replicas' among them, beside the others while it runs.
         prepare=partial(_link, home.logs / "ray-session", home.runtime / "ray" / "session_latest" / "logs"),
         is_ready=partial(probes.ray_answers, addresses.ray_dashboard_url, home.ray_token),
         port=ports["ray_dashboard"],
@@ -272,7 +283,7 @@ def _launched(home: Home, part: str, shared_memory: str, *command: str) -> tuple
 
 
 def _link(place: Path, target: Path) -> None:
-    """Let people find Ray's own logs, replicas' among them, beside the others while it runs."""
+    """Make `place` a link to `target`, whatever it was."""
     place.unlink(missing_ok=True)
     place.symlink_to(target)
 

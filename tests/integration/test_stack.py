@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request
 
 import psutil
 import pytest
@@ -23,12 +24,17 @@ from services.embedded.addresses import StackAddresses
 from services.embedded.contents import s3_client
 from services.embedded.home import is_free, load_state
 from services.embedded.leftovers import marked_processes
+from services.embedded.probes import LOOPBACK
+from services.embedded.programs import shared_memory_prefix
 from services.embedded.settings import EmbeddedSettings, inherited_environment
 from services.embedded.stack import PartStatus
 from tests.poll import poll_until
 
 SERVERS = ("kafka", "redis", "s3", "triton", "ray")
-pytestmark = pytest.mark.real
+_SHARED_MEMORY = Path("/dev/shm")
+# Ray's twenty processes start in 10 s on two quiet cores, in a minute on busy ones.
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+_BACK_DEADLINE_S = 180
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def assert_nothing_left(settings: EmbeddedSettings) -> None:
     assert state is not None
     assert [name for name, port in state.ports.items() if not is_free(port)] == []
     assert not settings.home_folder.runtime.exists()
-    assert list(Path("/dev/shm").glob(f"*{settings.home_folder.stack_id}*")) == []
+    assert list(_SHARED_MEMORY.glob(f"*{settings.home_folder.stack_id}*")) == []
     assert stack.running_stack(settings) is None
     assert stack.status(settings) == []
 
@@ -149,7 +155,43 @@ def test_a_killed_part_comes_back(running: EmbeddedSettings, name: str) -> None:
         now = part(running, name)
         return now.healthy and now.pid != before.pid
 
-    poll_until(is_back, deadline_s=60, every_s=0.5, what=f"{name} restarted")
+    poll_until(is_back, deadline_s=_BACK_DEADLINE_S, every_s=0.5, what=f"{name} restarted")
+
+
+_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        out = pb_utils.Tensor("OUT", np.zeros(1, np.float32))
+        return [pb_utils.InferenceResponse([out]) for _ in requests]
+"""
+_MODEL_CONFIG = """
+backend: "python"
+input { name: "IN" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] }
+"""
+
+
+def test_a_killed_tritonserver_leaves_no_shared_memory(home: EmbeddedSettings) -> None:
+    at = stack.up(home, only=("triton",))
+    (at.model_repository / "zero" / "1").mkdir(parents=True)
+    (at.model_repository / "zero" / "config.pbtxt").write_text(_MODEL_CONFIG)
+    (at.model_repository / "zero" / "1" / "model.py").write_text(_MODEL)
+    load = Request(f"{at.triton_http}/v2/repository/models/zero/load", method="POST")
+    with LOOPBACK.open(load, timeout=60) as answer:
+        assert answer.status == 200
+    regions = set(_SHARED_MEMORY.glob(f"{shared_memory_prefix(home.home_folder)}*"))
+    assert regions
+    before = part(home, "triton").pid
+    assert before is not None
+    psutil.Process(before).send_signal(signal.SIGKILL)
+    poll_until(
+        lambda: part(home, "triton").healthy and part(home, "triton").pid != before,
+        deadline_s=_BACK_DEADLINE_S,
+    )
+    assert not regions & set(_SHARED_MEMORY.iterdir())
 
 
 def test_two_homes_run_side_by_side(running: EmbeddedSettings, home: EmbeddedSettings) -> None:
