@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from threading import Event
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +40,8 @@ def main() -> None:
         write_folder(SyntheticLine(SEED, size_px), folder / "photos", normals=60, anomalies=0)
         outcome = under_test.fit_and_host(folder / "photos", PROJECT, folder / "models")
         model = outcome.folder / "model.onnx"
+        # Anybody else's work on these cores makes every number below worthless.
+        console.print(f"load average of the last minute: {psutil.getloadavg()[0]:.1f}")
         console.print(f"{PROJECT} {outcome.announcement.version}, {under_test.addresses.units} units")
 
         _send(under_test, Load(20.0, 100, size_px=size_px, seed=SEED, project=PROJECT, camera_prefix="warm"))
@@ -76,7 +79,8 @@ def _send(under_test: StackUnderTest, load: Load) -> tuple[Sent, Verdicts]:
     verdicts = Verdicts(under_test.engine, list(sent.epochs.values()))
     stored = verdicts.wait_for(sent.frames, _STANDSTILL_S)
     if stored < sent.frames:
-        raise StopProcess(f"{sent.frames - stored} of {sent.frames} frames have no verdict")
+        shed = verdicts.shed(list(sent.epochs)) or "none"
+        raise StopProcess(f"{sent.frames - stored} of {sent.frames} frames have no verdict; shed: {shed}")
     return sent, verdicts
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, func, select
 
 from services.adapters.database import reading
-from services.adapters.database.tables import inspections
+from services.adapters.database.tables import inspections, ledger_shed
 from services.domain.inspection import STAGES
 
 _LOOK_EVERY_S = 0.5
@@ -58,6 +58,13 @@ class Verdicts:
                 found, since_s = now, time.monotonic()
         return found
 
+    def shed(self, cameras: Sequence[str]) -> dict[str, int]:
+        """Return how many frames of these cameras were declared shed, by reason."""
+        mine = ledger_shed.c.camera.in_(list(cameras))
+        with reading(self._engine) as connection:
+            query = select(ledger_shed.c.reason, func.count()).where(mine).group_by(ledger_shed.c.reason)
+            return {str(row[0]): int(row[1]) for row in connection.execute(query)}
+
     def latency(self) -> Quantiles:
         """Return capture to stored verdict."""
         return Quantiles.of([row.latency_ms for row in self._rows(inspections.c.latency_ms)])
@@ -69,18 +76,26 @@ class Verdicts:
         return {stage: Quantiles.of(values) for stage, values in by_stage.items() if values}
 
     def steady_rate_fps(self) -> float:
-        """Return stored verdicts per second between the 15th and the 90th of a hundred.
-
-        The first ones come while the backlog is still being published, the last ones while the
-        lanes run empty.
-        """
-        times = sorted(row.stored_at.timestamp() for row in self._rows(inspections.c.stored_at))
-        first, last = int(len(times) * 0.15), int(len(times) * 0.9)
-        # Rows of one batch share their time: whole batches are counted, so begin after the first's.
-        start_s, end_s = times[first], times[last]
-        counted = sum(start_s < stored_s <= end_s for stored_s in times)
-        return counted / (end_s - start_s) if end_s > start_s else 0.0
+        """Return stored verdicts per second while the stream was at work; see `steady_rate_fps`."""
+        return steady_rate_fps([row.stored_at.timestamp() for row in self._rows(inspections.c.stored_at)])
 
     def _rows(self, *columns: Any) -> Sequence[Any]:
         with reading(self._engine) as connection:
             return connection.execute(select(*columns).where(self._mine)).all()
+
+
+def steady_rate_fps(stored_s: Sequence[float]) -> float:
+    """Return verdicts per second between the 15th and the 90th of a hundred.
+
+    The first ones come while the backlog is still being published, the last ones while the lanes run
+    empty. Rows of one transaction share their time, so whole batches are counted.
+
+    Args:
+        stored_s: when each verdict was stored, seconds, in any order.
+    """
+    times = sorted(stored_s)
+    if not times:
+        return 0.0
+    start_s, end_s = times[int(len(times) * 0.15)], times[int(len(times) * 0.9)]
+    counted = sum(start_s < one_s <= end_s for one_s in times)
+    return counted / (end_s - start_s) if end_s > start_s else 0.0
