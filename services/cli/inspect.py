@@ -1,0 +1,155 @@
+"""`loupe inspect`: verdicts on image files. Parses, asks `judges`, prints; judges nothing itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.domain.errors import BadRequest
+from services.domain.inspection import Inspection
+from services.embedded.settings import EmbeddedSettings
+from services.wire.event import data_of
+
+if TYPE_CHECKING:
+    from services.cli.judges import Judge, StackOrLocal
+
+console = Console()
+errors = Console(stderr=True)
+
+_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+_KEYS = (
+    "source",
+    "is_anomalous",
+    "is_uncertain",
+    "confidence",
+    "score",
+    "threshold",
+    "model_version",
+    "regions",
+)
+
+
+def inspect(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ],
+    project: Annotated[str, typer.Option("--project", "-p", help="Which detector judges.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    max_regions: Annotated[
+        int, typer.Option(min=0, max=50, help="How many regions of an anomalous image are named.")
+    ] = 3,
+) -> None:
+    """Judge image files with a project's newest detector, and store nothing.
+
+    Works with and without a running stack. A file that is no image is named, and the others go on;
+    the exit code is then 1.
+
+    Example: `loupe inspect photo.jpg line-3/ --project cookies`
+    """
+    # Half a second of libraries that `loupe inspect --help` does not need.
+    from services.cli.judges import judge_files
+
+    files = files_of(images)
+    judge, stack = _judge(project)
+    judged: list[Inspection] = []
+    for path, found in judge_files(files, judge):
+        if not isinstance(found, Inspection):
+            errors.print(Text.assemble((str(path), "bold"), ": ", found.message), soft_wrap=True)
+            continue
+        judged.append(found)
+        if as_json:
+            typer.echo(json.dumps(line_of(found)))
+    if not as_json and judged:
+        console.print(table_of(judged, max_regions))
+        where = "in this process" if stack is None or stack.is_local else "by the running stack"
+        console.print(_summary(judged, where), highlight=False, soft_wrap=True)
+    if len(judged) < len(files):
+        raise typer.Exit(1)
+
+
+def files_of(images: Sequence[Path]) -> list[Path]:
+    """Return the files given, with the images below folders in their place, sorted.
+
+    Raises:
+        BadRequest: a folder holds no image.
+    """
+    files: list[Path] = []
+    for image in images:
+        if not image.is_dir():
+            files.append(image)
+            continue
+        found = sorted(p for p in image.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        if not found:
+            raise BadRequest(f"{image} holds no images ({', '.join(sorted(_SUFFIXES))}).", folder=str(image))
+        files.extend(found)
+    return files
+
+
+def line_of(inspection: Inspection) -> dict[str, object]:
+    """Return what `--json` prints of a verdict."""
+    told = data_of(inspection)
+    return {key: told[key] for key in _KEYS}
+
+
+def table_of(judged: Sequence[Inspection], max_regions: int) -> Table:
+    """Return verdicts for people."""
+    table = Table(box=None, header_style="dim", padding=(0, 2))
+    table.add_column("")
+    table.add_column("image", overflow="fold")
+    table.add_column("verdict")
+    for column in ("sure", "score", "limit"):
+        table.add_column(column, justify="right")
+    table.add_column("where: across, down, area", no_wrap=True)
+    for one in judged:
+        verdict, colour = ("anomalous", "red") if one.is_anomalous else ("normal", "green")
+        table.add_row(
+            Text("●", colour),
+            Text(one.subject),
+            Text(f"{verdict}, near the limit" if one.is_uncertain else verdict, colour),
+            f"{one.confidence:.0%}",
+            f"{one.score:.2f}",
+            f"{one.threshold:.2f}",
+            where_of(one, max_regions),
+        )
+    return table
+
+
+def where_of(inspection: Inspection, max_regions: int) -> str:
+    """Return the largest regions: their centre from left and top, and their share of the image."""
+    named = [
+        f"{region.left_ratio + region.width_ratio / 2:.0%}, "
+        f"{region.top_ratio + region.height_ratio / 2:.0%}, {region.area_ratio:.1%}"
+        for region in inspection.regions[:max_regions]
+    ]
+    left_out = len(inspection.regions) - len(named)
+    return "\n".join([*named, *([f"and {left_out} more"] if named and left_out else [])])
+
+
+def _judge(project: str) -> tuple[Judge, StackOrLocal | None]:
+    """Return who judges; the second is None while no stack runs."""
+    from services.cli.judges import GatewayJudge, LocalJudge, StackOrLocal
+    from services.embedded.stack import running_stack
+
+    settings = EmbeddedSettings()
+    addresses = running_stack(settings)
+    local = LocalJudge(settings.home_folder, addresses, project)
+    if addresses is None:
+        return local, None
+    either = StackOrLocal(GatewayJudge(addresses.gateway_grpc, project), local)
+    return either, either
+
+
+def _summary(judged: Sequence[Inspection], where: str) -> str:
+    anomalous = sum(one.is_anomalous for one in judged)
+    versions = ", ".join(sorted({f"{one.project} {one.model_version}" for one in judged}))
+    images = "1 image" if len(judged) == 1 else f"{len(judged)} images"
+    return f"{images}, {anomalous} anomalous; judged by {versions} {where}."

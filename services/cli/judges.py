@@ -1,0 +1,185 @@
+"""Who judges for `loupe inspect`: the running stack's gateway, else the same model in this process.
+
+Both ways share decoding, scoring and regions, so they give the same numbers. Prints nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from uuid import uuid4
+
+import grpc
+
+from services.adapters.database import migrate, open_engine
+from services.adapters.object_store import ObjectStore, folder_store, s3_store
+from services.domain.errors import ModelUnavailable, Rejected, RetryLater, UnknownProject, UnreadableImage
+from services.domain.frame import Frame
+from services.domain.inspection import Inspection
+from services.domain.topics import INLINE_LIMIT_BYTES
+from services.embedded.addresses import StackAddresses
+from services.embedded.home import Home
+from services.trainer.registry import Registry
+from services.vision.decode import decode
+from services.vision.runtime import OnnxModel
+from services.vision.scoring import judge
+from services.wire import frame as frame_wire
+from services.wire import inspection as inspection_wire
+from services.wire.gen.loupe.v1 import inspector_pb2, inspector_pb2_grpc
+
+Judge = Callable[[Frame], Inspection]
+
+_CAMERA = "loupe-inspect"
+# Reading, decoding and judging of different images overlap; more would only hold more images.
+_AT_ONCE = 4
+# A unit that is just starting or healing takes some seconds.
+_CALL_TIMEOUT_S = 30.0
+
+
+def judge_files(paths: Iterable[Path], judge_of: Judge) -> Iterator[tuple[Path, Inspection | Rejected]]:
+    """Yield each file, in order, with its verdict or with the reason why it has none.
+
+    Raises:
+        UnknownProject: no such project, or it has no model.
+        RetryLater: nobody could judge.
+    """
+
+    def attempt(path: Path) -> tuple[Path, Inspection | Rejected]:
+        try:
+            return path, judge_of(_frame(path))
+        except UnknownProject:
+            raise
+        except Rejected as error:
+            return path, error
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(attempt, paths)
+
+
+def _frame(path: Path) -> Frame:
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        message = f"The file cannot be read: {error.strerror or error}."
+        raise UnreadableImage(message) from error
+    return Frame(uuid4(), _CAMERA, datetime.now(UTC), image, subject=str(path))
+
+
+class StackOrLocal:
+    """Asks the gateway, and this process from the first time on that the gateway cannot judge."""
+
+    def __init__(self, gateway: Judge, local: Judge) -> None:
+        """Prefer `gateway`."""
+        self._gateway, self._local = gateway, local
+        self.is_local = False
+
+    def __call__(self, frame: Frame) -> Inspection:
+        """Judge one image."""
+        if not self.is_local and len(frame.image) <= INLINE_LIMIT_BYTES:
+            try:
+                return self._gateway(frame)
+            except (RetryLater, UnknownProject):  # not hosted, or not at the moment
+                self.is_local = True
+        return self._local(frame)
+
+
+class GatewayJudge:
+    """Judges by the stack's synchronous door."""
+
+    def __init__(self, address: str, project: str) -> None:
+        """Connect to `address` (host:port) with the first call."""
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", -1)]
+        self._stub = inspector_pb2_grpc.InspectorStub(grpc.insecure_channel(address, options))
+        self._project = project
+
+    def __call__(self, frame: Frame) -> Inspection:
+        """Judge one image.
+
+        Raises:
+            Rejected: the image cannot be judged.
+            UnknownProject: the project is not hosted.
+            ModelUnavailable: the gateway or the model does not answer.
+        """
+        message = frame_wire.to_message(frame)
+        message.project = self._project
+        try:
+            answer = self._stub.Inspect(inspector_pb2.InspectRequest(frame=message), timeout=_CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise _error_of(error) from error
+        return inspection_wire.from_message(answer.inspection)
+
+
+def _error_of(error: grpc.RpcError) -> Rejected | RetryLater:
+    reason = str(error.details()).partition(": ")[2] or str(error.details())
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return UnreadableImage(reason)
+    if error.code() is grpc.StatusCode.NOT_FOUND:
+        return UnknownProject(reason)
+    return ModelUnavailable(reason)
+
+
+class LocalJudge:
+    """Judges by the newest registered version, with ONNX Runtime in this process."""
+
+    def __init__(self, home: Home, addresses: StackAddresses | None, project: str) -> None:
+        """Read the registry with the first call; `addresses` of a running stack, else its files."""
+        self._home, self._addresses, self._project = home, addresses, project
+        self._opening = Lock()
+
+    def __call__(self, frame: Frame) -> Inspection:
+        """Judge one image.
+
+        Raises:
+            Rejected: the image cannot be judged.
+            UnknownProject: no such project, or it has no model.
+        """
+        with self._opening:
+            model = self._model
+        manifest = model.manifest
+        _, height_px, width_px, _ = manifest.inputs[0].shape
+        decoded = decode(frame.image, (width_px, height_px))
+        scores, maps = model.infer(decoded.pixels[None])
+        score = float(scores[0])
+        found = judge(score, maps[0], manifest.calibration)
+        return Inspection(
+            frame_id=frame.frame_id,
+            camera=frame.camera,
+            project=manifest.project,
+            model_version=manifest.version,
+            captured_at=frame.captured_at,
+            judged_at=datetime.now(UTC),
+            is_anomalous=found.is_anomalous,
+            confidence=found.confidence,
+            score=score,
+            threshold=manifest.calibration.threshold,
+            is_uncertain=found.is_uncertain,
+            subject=frame.subject,
+            regions=found.regions,
+            width_px=decoded.width_px,
+            height_px=decoded.height_px,
+        )
+
+    @cached_property
+    def _model(self) -> OnnxModel:
+        if self._addresses is None and not self._home.path.is_dir():
+            message = (
+                f"There is no project {self._project} yet. Make one: loupe fit DIR --project {self._project}"
+            )
+            raise UnknownProject(message, project=self._project)
+        migrate(self._home.database_url)
+        registry = Registry(open_engine(self._home.database_url), self._store())
+        newest = registry.latest(self._project)
+        folder = self._home.path / "models" / newest.project / newest.version
+        registry.fetch(newest, folder)
+        return OnnxModel(folder, threads=len(os.sched_getaffinity(0)))
+
+    def _store(self) -> ObjectStore:
+        at = self._addresses
+        if at is None:
+            return folder_store(self._home.objects)
+        return s3_store(at.s3_endpoint, at.s3_key, at.s3_secret, at.s3_region)
