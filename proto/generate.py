@@ -1,4 +1,4 @@
-"""Generate `services/wire/gen` from `proto/`; `make generate` runs it, `make check` compares the result.
+"""Generate `services/wire/gen` from `proto/`: `make generate`; a test in `tests/repo` holds the result.
 
 Plain protoc output, but for imports: `loupe.v1` is not on the path, `services.wire.gen.loupe.v1` is.
 Usage: `python proto/generate.py [DESTINATION]`.
@@ -16,8 +16,9 @@ from grpc_tools import protoc
 
 PROTO = Path(__file__).parent
 DESTINATION = PROTO.parent / "services" / "wire" / "gen"
+BIN = Path(sys.executable).parent
 _FOREIGN_IMPORT = re.compile(r"^(from|import) loupe\.v1", re.MULTILINE)
-_SERVICE_FREE_STUB = re.compile(r"^service ", re.MULTILINE)
+_HAS_SERVICE = re.compile(r"^service ", re.MULTILINE)
 
 
 def generate(destination: Path) -> None:
@@ -29,11 +30,15 @@ def generate(destination: Path) -> None:
     sources = sorted(PROTO.glob("loupe/v1/*.proto"))
     google_include = Path(protoc.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as scratch:
-        flags = ["protoc", f"-I{PROTO}", f"-I{google_include}"]
+        # The plug-ins lie beside this Python, which need not be on the path.
+        plugins = [
+            f"--plugin=protoc-gen-{name}={BIN / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")
+        ]
+        flags = ["protoc", f"-I{PROTO}", f"-I{google_include}", *plugins]
         every = [f"--python_out={scratch}", f"--mypy_out=quiet:{scratch}"]
         if code := protoc.main([*flags, *every, *map(str, sources)]):
             raise SystemExit(code)
-        serving = [str(p) for p in sources if _SERVICE_FREE_STUB.search(p.read_text())]
+        serving = [str(p) for p in sources if _HAS_SERVICE.search(p.read_text())]
         grpc = [f"--grpc_python_out={scratch}", f"--mypy_grpc_out=quiet:{scratch}"]
         if code := protoc.main([*flags, *grpc, *serving]):
             raise SystemExit(code)

@@ -28,7 +28,7 @@ VICTIMS: dict[str, Callable[[Line], psutil.Process]] = {
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_nothing_is_lost_or_doubled_when_a_part_is_killed(line: Line, victim: str) -> None:
     camera = f"fault-{uuid4().hex[:6]}"
-    command = [LOUPE, "camera", "run", str(line.photos / "normal"), "--camera", camera, "--fps", "10"]
+    command = [str(LOUPE), "camera", "run", str(line.photos / "normal"), "--camera", camera, "--fps", "10"]
     running = subprocess.Popen(
         [*command, "--loop", "--count", str(FRAMES)],
         env={"LOUPE_HOME": str(line.home), "PATH": "/usr/bin:/bin"},

@@ -28,7 +28,7 @@ def as_format(image: bytes, mode: str, form: str, **options: object) -> bytes:
     (opened.convert("L").convert(mode) if mode == "I;16" else opened.convert(mode)).save(
         out,
         form,
-        **options,  # type: ignore[arg-type]  # Pillow's own options
+        **options,
     )
     return out.getvalue()
 
