@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import zlib
 from uuid import uuid4
 
 import pytest
@@ -34,15 +35,13 @@ def as_format(image: bytes, mode: str, form: str, **options: object) -> bytes:
 
 
 def huge_png() -> bytes:
-    """A PNG whose header claims 50,000 x 50,000 pixels."""
-    small = as_format_of_size()
-    return small[:16] + struct.pack(">II", 50_000, 50_000) + small[24:]
-
-
-def as_format_of_size() -> bytes:
+    """A sound PNG header that claims 50,000 x 50,000 pixels, and next to no pixels."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
-    return out.getvalue()
+    small = out.getvalue()
+    # Signature and length are 12 bytes, then the chunk: IHDR, width, height, five bytes, CRC.
+    chunk = small[12:16] + struct.pack(">II", 50_000, 50_000) + small[24:29]
+    return small[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + small[33:]
 
 
 def test_a_bare_photo_becomes_an_event_that_anyone_can_read(line: Line) -> None:
