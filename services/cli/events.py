@@ -39,8 +39,9 @@ def events(
     start = None if since is None else parse_since(since, datetime.now(UTC))
     reader = KafkaTopicReader(kafka_address())
     try:
-        for record in _follow(reader, start) if follow else _kept(reader, start):
-            _print(record, as_json=as_json, only_anomalies=anomalies)
+        for event in events_of(reader, follow=follow, start=start):
+            if event["data"]["is_anomalous"] or not anomalies:
+                _print(event, as_json=as_json)
     finally:
         reader.close()
 
@@ -63,8 +64,25 @@ def parse_since(text: str, now: datetime) -> datetime:
     return time if time.tzinfo else time.astimezone()
 
 
-def _follow(reader: TopicReader, start: datetime | None) -> Iterator[Record]:
-    """Yield records for ever, from now or from `start` on."""
+def events_of(reader: TopicReader, *, follow: bool, start: datetime | None) -> Iterator[dict[str, Any]]:
+    """Return events from `start` on, for ever or as far as there are any; else from now, or all.
+
+    Records of the open topic that are none of Loupe's events are left out.
+    """
+    records = _following(reader, start) if follow else _kept(reader, start)
+    return (event for record in records if (event := _event_of(record)) is not None)
+
+
+def _event_of(record: Record) -> dict[str, Any] | None:
+    try:
+        event: dict[str, Any] = json.loads(record.value)
+        bool(event["data"]["is_anomalous"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return event
+
+
+def _following(reader: TopicReader, start: datetime | None) -> Iterator[Record]:
     if start is None:
         starts = {partition: span.stop for partition, span in reader.spans(EVENTS.name).items()}
     else:
@@ -80,23 +98,16 @@ def _kept(reader: TopicReader, start: datetime | None) -> list[Record]:
     return sorted(read_up_to(reader, EVENTS.name, wanted), key=lambda record: record.timestamp_ms)
 
 
-def _print(record: Record, *, as_json: bool, only_anomalies: bool) -> None:
-    try:
-        event = json.loads(record.value)
-        told: dict[str, Any] = event["data"]
-        is_anomalous = bool(told["is_anomalous"])
-    except (ValueError, TypeError, KeyError):
-        return  # somebody else's record: the topic is open
-    if only_anomalies and not is_anomalous:
-        return
+def _print(event: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(event))
     else:
-        console.print(_line(event, told, is_anomalous=is_anomalous), soft_wrap=True)
+        console.print(_line(event), soft_wrap=True)
 
 
-def _line(event: dict[str, Any], told: dict[str, Any], *, is_anomalous: bool) -> Text:
-    line = Text()
+def _line(event: dict[str, Any]) -> Text:
+    told, line = event["data"], Text()
+    is_anomalous = told["is_anomalous"]
     line.append(f"{_clock(told.get('judged_at') or event.get('time'))}  ", "dim")
     line.append(f"{told.get('camera', ''):<16} ")
     line.append(f"{'anomaly' if is_anomalous else 'normal':<8}", "bold red" if is_anomalous else "green")

@@ -70,11 +70,13 @@ class ResultsProcess:
             store, self._producer, tally, LiveView(cache, clock), clock, self._patience,
             max_poison_ratio=settings.results_max_poison_ratio,
         )  # fmt: skip
+        # It warns at every start that it makes no topics, which is what we want of it.
+        faststream_logger = logging.getLogger("services.results.faststream")
+        faststream_logger.setLevel(logging.ERROR)
         self.broker = KafkaBroker(
             settings.kafka_bootstrap.split(","),
             apply_types=False,
-            logger=logging.getLogger("services.results.faststream"),
-            log_level=logging.DEBUG,
+            logger=faststream_logger,
             graceful_timeout=_GRACE_S,
             # Topics are made by whoever installs the stack, with their retention.
             allow_auto_create_topics=False,
@@ -113,8 +115,9 @@ class ResultsProcess:
         self._gauges.stop()
 
     def is_healthy(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether broker and database answer; called by the page's thread."""
-        if self._patience.is_stopping.is_set() or not database_answers(self._engine):
+        """Tell whether all runs, and broker and database answer; called by the page's thread."""
+        is_running = self._gauges.is_alive() and not self._patience.is_stopping.is_set()
+        if not (is_running and database_answers(self._engine)):
             return False
         asked = asyncio.run_coroutine_threadsafe(self.broker.ping(_PING_S), loop)
         try:
