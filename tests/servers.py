@@ -37,7 +37,9 @@ from services.embedded.programs import Program, programs_of, shared_memory_prefi
 from services.embedded.settings import EmbeddedSettings, inherited_environment
 from tests.poll import poll_until
 
-FIXTURES = frozenset({"kafka_bootstrap", "redis_url", "s3_access", "postgres_url", "triton_access"})
+FIXTURES = frozenset(
+    {"kafka_bootstrap", "redis_url", "s3_access", "postgres_url", "triton_access", "own_servers"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and FIXTURES & set(item.fixturenames):
             item.add_marker("real")
+
+
+@pytest.fixture
+def own_servers() -> Iterator[Servers]:
+    """A starter of servers that a test may stop and kill."""
+    with tempfile.TemporaryDirectory(prefix="loupe-own-", ignore_cleanup_errors=True) as folder:
+        starter = Servers(Path(folder).resolve())
+        try:
+            yield starter
+        finally:
+            starter.close()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from services.domain.errors import Rejected, RetryLater
 from services.domain.hosting import HostingStatus
 from services.domain.metrics import UNITS
 from services.hosting.serve_api import ServeApi
-from services.hosting.serve_config import application_of_project, config_of, is_applied
+from services.hosting.serve_config import STREAM, application_of_project, config_of, is_applied
 from services.hosting.settings import HostingSettings
 from services.hosting.store import HostedProject, HostingStore
 from services.hosting.units import admission
@@ -99,8 +99,11 @@ class Reconciler:
         if applications is None:
             return
         self._measure(hosted, applications)
+        stream = _status_of(applications.get(STREAM))
         for one in admitted:
-            self._note(one, *_status_of(applications.get(application_of_project(one.hosting.project))))
+            units = _status_of(applications.get(application_of_project(one.hosting.project)))
+            # A project is served when its frames find the way, too: the stream may still be told so.
+            self._note(one, *(stream if units[0] is HostingStatus.HOSTED else units))
 
     def _applied(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """Return Serve's applications by name, None if it was given the configuration just now."""

@@ -6,8 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from uuid import uuid4
@@ -29,17 +27,6 @@ from services.wire.ledger import decode_ledger_entry
 from services.wire.record import Record
 from tests.poll import poll_until
 from tests.servers import Servers
-
-
-@pytest.fixture
-def own_servers() -> Iterator[Servers]:
-    """Return a starter of servers that a test may kill."""
-    with tempfile.TemporaryDirectory(prefix="loupe-ingest-", ignore_cleanup_errors=True) as folder:
-        servers = Servers(Path(folder).resolve())
-        try:
-            yield servers
-        finally:
-            servers.close()
 
 
 class Topics:

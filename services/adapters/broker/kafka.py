@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,6 +17,8 @@ from services.domain.errors import BrokerUnavailable, ImageTooLarge
 from services.domain.frame import RecordPosition
 from services.domain.topics import MIB, RECORD_LIMIT_BYTES
 from services.wire.record import OutRecord, Record
+
+logger = logging.getLogger(__name__)
 
 # A dead member is noticed after this; the library's 45 s would leave its frames waiting too long.
 SESSION_TIMEOUT_MS = 10_000
@@ -57,26 +61,49 @@ class KafkaBrokerProducer:
         Raises:
             BrokerUnavailable: no broker answers.
         """
+        self._bootstrap = bootstrap
+        self._settings = {
+            "bootstrap_servers": bootstrap.split(","),
+            "acks": "all",
+            "enable_idempotence": True,
+            "linger_ms": linger_ms,
+            "max_request_size": RECORD_LIMIT_BYTES,
+            # A batch of one large image must not wait for memory that batch size reserves.
+            "batch_size": 256 * 1024,
+            "delivery_timeout_ms": int(delivery_timeout_s * 1000),
+            "request_timeout_ms": int(min(10.0, delivery_timeout_s * 0.5) * 1000),
+            "max_block_ms": int(delivery_timeout_s * 1000),
+        }
+        self._renewing = threading.Lock()
+        self._gave_up = threading.Event()
+        self._producer = self._open()
+
+    def _open(self) -> KafkaProducer:
         try:
-            self._producer = KafkaProducer(
-                bootstrap_servers=bootstrap.split(","),
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=linger_ms,
-                max_request_size=RECORD_LIMIT_BYTES,
-                # A batch of one large image must not wait for memory that batch size reserves.
-                batch_size=256 * 1024,
-                delivery_timeout_ms=int(delivery_timeout_s * 1000),
-                request_timeout_ms=int(min(10.0, delivery_timeout_s * 0.5) * 1000),
-                max_block_ms=int(delivery_timeout_s * 1000),
-            )
+            return KafkaProducer(**self._settings)
         except KafkaError as error:
-            raise BrokerUnavailable(f"No Kafka broker answers at {bootstrap}: {error}") from error
+            raise BrokerUnavailable(f"No Kafka broker answers at {self._bootstrap}: {error}") from error
+
+    def _usable(self) -> KafkaProducer:
+        """Return the library's producer, a new one if the last gave a record up.
+
+        kafka-python 3.0.12 does not ask for a new producer id after a batch that it had sent before ran
+        out of time: every later send then waits for ever, also once the broker is back.
+        """
+        if self._gave_up.is_set():
+            with self._renewing:
+                if self._gave_up.is_set():
+                    fresh = self._open()
+                    stuck, self._producer = self._producer, fresh
+                    self._gave_up.clear()
+                    # What it still holds has no future: it is told so, and its sender is told again.
+                    threading.Thread(target=_close_at_once, args=(stuck,), daemon=True).start()
+        return self._producer
 
     def send(self, record: OutRecord) -> KafkaDelivery:
         """See `Producer.send`."""
         try:
-            future = self._producer.send(
+            future = self._usable().send(
                 record.topic, key=record.key, value=record.value, headers=list(record.headers)
             )
         except MessageSizeTooLargeError as error:
@@ -86,7 +113,13 @@ class KafkaBrokerProducer:
             ) from error
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka takes no records: {error}") from error
+        future.add_errback(self._on_failure)
         return KafkaDelivery(future)
+
+    def _on_failure(self, error: BaseException) -> None:
+        """Note that the library gave a record up; called from its sender thread."""
+        if not isinstance(error, MessageSizeTooLargeError):
+            self._gave_up.set()
 
     def flush(self, timeout_s: float) -> None:
         """See `Producer.flush`."""
@@ -97,7 +130,17 @@ class KafkaBrokerProducer:
 
     def close(self) -> None:
         """See `Producer.close`."""
-        self._producer.close(timeout=5)
+        try:
+            self._producer.close(timeout=5)
+        except KafkaError as error:
+            logger.warning("the producer was closed with records unacknowledged: %s", error)
+
+
+def _close_at_once(producer: KafkaProducer) -> None:
+    try:
+        producer.close(timeout=0)
+    except KafkaError as error:
+        logger.info("a producer that had given up was closed: %s", error)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
