@@ -105,11 +105,17 @@ def _sha256_of(path: Path) -> str:
 
 
 def _maven() -> Any:
-    """Return jgo's access to Maven with the user's own repositories and cache."""
+    """Return jgo's access to Maven with the user's own repositories and cache.
+
+    It checks certificates against the machine's own trust store, as pip does: behind a company's proxy the
+    bundle that Python packages bring is not enough.
+    """
+    import truststore
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
 
+    truststore.inject_into_ssl()
     settings = GlobalSettings.load()
     repositories = {"central": MAVEN_CENTRAL_URL, **settings.repositories}
     return MavenContext(repo_cache=settings.repo_cache, remote_repos=repositories, timeout=60)
