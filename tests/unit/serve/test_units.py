@@ -6,7 +6,9 @@ import pytest
 
 from serve.units import error_named, failure_of, raise_failure
 from services.domain.errors import FrameCrashesModel, LoupeError, ModelUnavailable, Rejected
-from services.wire.batch import Rejection, decode_outcomes, encode_outcomes
+from services.wire.batch import Rejection, decode_frames, decode_outcomes, encode_frames, encode_outcomes
+from services.wire.frame import decode_frame
+from tests.unit.serve.fakes import frame_record
 
 
 def leaves(root: type[LoupeError] = LoupeError) -> list[type[LoupeError]]:
@@ -33,3 +35,8 @@ def test_rejected_frames_are_outcomes() -> None:
     outcomes = (Rejection("UnreadableImage", "bad"), Rejection("NewerError", "unknown here"))
     assert raise_failure(outcomes) == outcomes
     assert type(error_named(outcomes[1])) is Rejected
+
+
+def test_batches_joined_frame_by_frame_are_read_as_one() -> None:
+    frames = [decode_frame(frame_record(index, b"image %d" % index)) for index in range(3)]
+    assert decode_frames(b"".join(encode_frames([frame]) for frame in frames)) == tuple(frames)
