@@ -15,6 +15,7 @@ from serve.inspector import CALLS_AT_ONCE, Inspector, InspectorCore
 from serve.lanes import Bounds
 from serve.model_watch import DRAIN_S, ModelWatch, NodeLimits
 from serve.ray_units import RayUnits
+from serve.replica_ports import listen_on_node_address_only
 from serve.settings import ServeSettings
 from serve.stream import GROUP, LEAVE_S, Outside, Stream, StreamCore, StreamLimits
 from serve.versions import VersionCache
@@ -60,7 +61,7 @@ def build_gateway(args: dict[str, str]) -> ray_serve.Application:  # noqa: ARG00
 
 def make_core(project: str) -> InspectorCore:
     """Return the core of one inference unit."""
-    configure_logging(f"inspector-{project}")
+    _begin(f"inspector-{project}")
     settings, clock = ServeSettings(), SystemClock()
     watch = ModelWatch(
         TritonServer(settings.triton_grpc),
@@ -74,7 +75,7 @@ def make_core(project: str) -> InspectorCore:
 
 def make_stream() -> StreamCore:
     """Return one member of the group `loupe-stream`."""
-    configure_logging("stream")
+    _begin("stream")
     settings = ServeSettings()
     bounds = Bounds(
         frames=settings.stream_in_flight_frames,
@@ -100,7 +101,7 @@ def make_stream() -> StreamCore:
 
 def make_door() -> InspectorDoor:
     """Return the synchronous door."""
-    configure_logging("gateway")
+    _begin("gateway")
     return InspectorDoor(RayUnits(), SystemClock())
 
 
@@ -108,6 +109,12 @@ def gateway_address() -> str:
     """Return where this node's door listens, host:port."""
     settings = ServeSettings()
     return f"{settings.gateway_host}:{settings.gateway_port}"
+
+
+def _begin(process: str) -> None:
+    """Do what every replica does first."""
+    configure_logging(process)
+    listen_on_node_address_only()
 
 
 def _store(settings: ServeSettings) -> ObjectStore:
