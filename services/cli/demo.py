@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ def demo(
     from services.embedded.settings import EmbeddedSettings
 
     options = DemoOptions(images, cameras, fps, keep, report, seed)
-    if not Demo(options, EmbeddedSettings(), Console()).run():
+    # A log file has no width of its own; tables in 80 columns would fold every path.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    if not Demo(options, EmbeddedSettings(), console).run():
         typer.secho("The ledger does not balance; see `loupe ledger`.", fg=typer.colors.RED, err=True)
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from services.embedded.settings import EmbeddedSettings
 from services.wire.event import data_of
 
 if TYPE_CHECKING:
-    from services.cli.judges import Judge, StackOrLocal
+    from services.embedded.judges import Judge, StackOrLocal
 
 console = Console()
 errors = Console(stderr=True)
@@ -56,7 +56,7 @@ def inspect(
     Example: `loupe inspect photo.jpg line-3/ --project cookies`
     """
     # Half a second of libraries that `loupe inspect --help` does not need.
-    from services.cli.judges import judge_files
+    from services.embedded.judges import judge_files
 
     files = files_of(images)
     judge, stack = _judge(project)
@@ -136,7 +136,7 @@ def where_of(inspection: Inspection, max_regions: int) -> str:
 
 def _judge(project: str) -> tuple[Judge, StackOrLocal | None]:
     """Return who judges; the second is None while no stack runs."""
-    from services.cli.judges import GatewayJudge, LocalJudge, StackOrLocal
+    from services.embedded.judges import GatewayJudge, LocalJudge, StackOrLocal
     from services.embedded.stack import running_stack
 
     settings = EmbeddedSettings()

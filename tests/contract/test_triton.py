@@ -139,7 +139,8 @@ def test_a_dead_model_says_it_is_ready_and_unload_and_load_heal_it(
 def _kill_stub(access: TritonAccess, name: str) -> None:
     """Kill what runs the model, as a segmentation fault in it would."""
     tree = psutil.Process(access.process_id).children(recursive=True)
-    (stub,) = [child for child in tree if any(name in word for word in child.cmdline())]
+    alive = [child for child in tree if child.status() != psutil.STATUS_ZOMBIE]
+    (stub,) = [child for child in alive if any(name in word for word in child.cmdline())]
     stub.kill()
     poll_until(lambda: not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE, deadline_s=5)
 

@@ -13,6 +13,8 @@ from kafka import KafkaConsumer
 from PIL import Image
 
 from services.domain.frame import RecordPosition, frame_id_of
+from services.embedded.settings import EmbeddedSettings
+from services.embedded.stack import foreign_listeners
 from tests.e2e.line import Line, loupe
 from tests.poll import poll_until
 
@@ -138,3 +140,7 @@ def test_the_model_tells_defects_from_good_parts(line: Line) -> None:
     found = {camera: sum(row.is_anomalous for row in line.verdicts(camera)) for camera in (good, bad)}
     assert found[good] <= 1
     assert found[bad] >= 7
+
+
+def test_nothing_of_a_serving_stack_listens_beyond_loopback(line: Line) -> None:
+    assert foreign_listeners(EmbeddedSettings(home=line.home)) == []

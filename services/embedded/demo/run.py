@@ -25,7 +25,8 @@ from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.database import open_engine, reading
 from services.adapters.database.tables import hostings
 from services.adapters.object_store import s3_store
-from services.domain.errors import StopProcess
+from services.domain.errors import RetryLater, StopProcess, UnknownProject
+from services.domain.inspection import Inspection
 from services.domain.ledger import CameraBalance, all_balanced
 from services.domain.topics import FRAMES
 from services.embedded import stack
@@ -34,6 +35,7 @@ from services.embedded.demo.plan import DemoPlan, plan_from_folder, plan_synthet
 from services.embedded.demo.report import report_of
 from services.embedded.demo.screen import LiveView, Screen, draw
 from services.embedded.demo.watch import Watcher
+from services.embedded.judges import GatewayJudge, judge_files
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.stack import StackAddresses
 from services.results.ledger import prove
@@ -51,6 +53,8 @@ HOSTED_DEADLINE_S = 120.0
 # all back within 30 s of a SIGKILL.
 DRAIN_DEADLINE_S = 180.0
 _LOOK_EVERY_S = 0.25
+# Calls go to units by chance; so many reach each of two with a chance of 1 - 2**-11.
+_ASKED_PER_UNIT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Demo:
                 notes.append(f"{len(plan.train)} to learn from, {filmed} to film, in {plan.folder}")
             addresses, fitted = self._up_and_fit(plan)
             engine = open_engine(addresses.database_url)
-            self._host(addresses, engine, fitted)
+            self._host(plan, addresses, engine, fitted)
             view, watcher = self._film(plan, addresses, engine)
             balances = self._prove(addresses, engine, tuple(film.camera for film in plan.films))
             self._times.seconds["total"] = round(time.monotonic() - started_s, 3)
@@ -160,7 +164,7 @@ class Demo:
                 seed=self._options.seed,
             )
 
-    def _host(self, addresses: StackAddresses, engine: Engine, fitted: FittedModel) -> None:
+    def _host(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine, fitted: FittedModel) -> None:
         """Register and announce the version, and wait until it is served."""
         store = s3_store(addresses.s3_endpoint, addresses.s3_key, addresses.s3_secret, addresses.s3_region)
         with self._screen.step("model served") as notes:
@@ -169,6 +173,7 @@ class Demo:
             producer.send(encode_announcement(announcement)).result(30)
             producer.close()
             self._wait_until_hosted(engine, announcement.version)
+            self._wait_until_answering(addresses, plan, announcement.version)
             notes.append(f"{addresses.units} inference units, version {announcement.version}")
 
     def _wait_until_hosted(self, engine: Engine, version: str) -> None:
@@ -189,6 +194,27 @@ class Demo:
             f"The model was not served within {HOSTED_DEADLINE_S:.0f} s; hosting says: {said}. "
             "See `loupe logs hosting` and `loupe logs ray`."
         )
+
+    def _wait_until_answering(self, addresses: StackAddresses, plan: DemoPlan, version: str) -> None:
+        """Ask the synchronous door until only this version answers.
+
+        Where another version was served before, the units swap one by one without a gap, and frames
+        filmed meanwhile would be judged by the old one.
+        """
+        judge = GatewayJudge(addresses.gateway_grpc, PROJECT)
+        paths = [plan.folder / plan.train[0].name] * (_ASKED_PER_UNIT * addresses.units)
+        end_s = time.monotonic() + HOSTED_DEADLINE_S
+        while True:
+            said = "another version answers"
+            try:
+                answers = [found for _, found in judge_files(paths, judge)]
+            except (RetryLater, UnknownProject) as error:
+                answers, said = [], error.message
+            if {one.model_version for one in answers if isinstance(one, Inspection)} == {version}:
+                return
+            if time.monotonic() > end_s:
+                raise StopProcess(f"Version {version} does not answer at the gateway: {said}")
+            time.sleep(_LOOK_EVERY_S)
 
     def _film(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine) -> tuple[LiveView, Watcher]:
         """Let the cameras run and show what is stored, until every frame has an end."""

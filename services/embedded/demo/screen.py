@@ -52,7 +52,9 @@ class Screen:
             yield notes
         seconds = time.monotonic() - started_s
         note = f"  [dim]{notes[-1]}[/]" if notes else ""
-        self.console.print(f"[green]✓[/] {name:<34}[dim]{seconds:6.1f} s[/]{note}", highlight=False)
+        self.console.print(
+            f"[green]✓[/] {name:<34}[dim]{seconds:6.1f} s[/]{note}", highlight=False, soft_wrap=True
+        )
 
     def say(self, sentence: str) -> None:
         """Print a sentence above whatever is live."""

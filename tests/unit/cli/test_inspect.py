@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import folder_store
 from services.cli.inspect import files_of, table_of, where_of
-from services.cli.judges import StackOrLocal
 from services.cli.main import app
 from services.domain.errors import BadRequest, ModelUnavailable, UnknownProject, UnreadableImage
 from services.domain.frame import Frame
 from services.domain.inspection import Inspection, Region
 from services.embedded.home import Home
+from services.embedded.judges import StackOrLocal
 from services.trainer.registry import Registry
 from services.vision.runtime import verify_folder
 from tests.unit.serve.fakes import verdict
