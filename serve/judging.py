@@ -15,10 +15,9 @@ from typing import TypeVar
 from serve.units import Units, error_named
 from services.adapters.clock import Clock
 from services.adapters.object_store import ObjectStore
-from services.adapters.object_store.store import FRAMES_BUCKET
 from services.domain.errors import FrameCrashesModel, ImageTooLarge, LoupeError, Rejected, RetryLater
-from services.domain.frame import Frame, ImageReference
-from services.domain.hosting import ArchivePolicy, Route
+from services.domain.frame import Frame
+from services.domain.hosting import Route
 from services.domain.inspection import Inspection, Role
 from services.domain.ledger import ShedReason
 from services.wire.batch import Outcome, Rejection
@@ -34,9 +33,6 @@ FRAME_TRIES = 3
 # A unit heals in about 3 s; longer pauses would only add to that.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
-# Of the frames that are not interesting by themselves one in so many is kept, chosen by id, so that a
-# redelivery keeps the same ones.
-KEEP_ONE_IN = 100
 # A claim check may name an object of any size; a larger one would not fit beside the others in flight.
 CLAIMED_LIMIT_BYTES = 256 << 20
 
@@ -74,11 +70,11 @@ class Judge:
     def __init__(
         self, units: Units, store: ObjectStore, clock: Clock, pause: Callable[[str, float], bool]
     ) -> None:
-        """Ask `units`, keep pixels in `store`.
+        """Ask `units`.
 
         Args:
             units: inference units of all projects.
-            store: where claim checks are redeemed and pixels kept.
+            store: where claim checks are redeemed.
             clock: tells the time.
             pause: waits (project, seconds) before a next try; False when there is to be none,
                 because the process stops or the project is no longer hosted.
@@ -110,7 +106,6 @@ class Judge:
                     ends[index] = _completed(end, items[index], called_at, round_trip_ms)
                 else:
                     ends[index] = end
-            self._keep_pixels(items, frames, ends)
         return [ends[index] for index in range(len(items))]
 
     def _with_pixels(self, item: Item) -> Frame:
@@ -140,25 +135,6 @@ class Judge:
             return [Refused(failure, FRAME_TRIES)]
         return [end for frame in frames for end in self._ask(project, [frame])]
 
-    def _keep_pixels(self, items: Sequence[Item], frames: dict[int, Frame], ends: dict[int, End]) -> None:
-        began_monotonic_s = self._clock.monotonic_s()
-        has_kept = False
-        for index, frame in frames.items():
-            end, route = ends[index], items[index].route
-            if isinstance(end, Inspection) and _is_kept(end, route.archive):
-                ends[index] = replace(end, image=self._kept(route.project, frame))
-                has_kept = True
-        took_ms = (self._clock.monotonic_s() - began_monotonic_s) * 1000
-        for index in frames if has_kept else ():
-            end = ends[index]
-            if isinstance(end, Inspection):  # the whole batch waited for it
-                ends[index] = replace(end, stage_ms={**end.stage_ms, "archive": took_ms})
-
-    def _kept(self, project: str, frame: Frame) -> ImageReference:
-        if frame.dataref is not None:  # kept already, by whoever published it
-            return frame.dataref
-        return self._patiently(project, lambda: self._store.put_image(FRAMES_BUCKET, frame.image))
-
     def _patiently(self, project: str, call: Callable[[], T]) -> T:
         """Call until it is not refused for the moment."""
         pause_s = FIRST_PAUSE_S
@@ -179,13 +155,6 @@ def _is_late(item: Item, now: datetime) -> bool:
 
 def _end_of(outcome: Outcome) -> End:
     return Refused(error_named(outcome)) if isinstance(outcome, Rejection) else outcome
-
-
-def _is_kept(inspection: Inspection, policy: ArchivePolicy) -> bool:
-    if policy is ArchivePolicy.INTERESTING:
-        is_sample = inspection.frame_id.int % KEEP_ONE_IN == 0
-        return inspection.is_anomalous or inspection.is_uncertain or is_sample
-    return policy is ArchivePolicy.ALL
 
 
 def _completed(inspection: Inspection, item: Item, called_at: datetime, round_trip_ms: float) -> Inspection:

@@ -15,7 +15,7 @@ from uuid import uuid5
 from serve.judging import LONGEST_PAUSE_S, End, Item, Refused
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
-from services.domain.errors import ImageTooLarge, PoisonShareExceeded, RetryLater, StopProcess
+from services.domain.errors import ImageTooLarge, PoisonShareExceeded, RetryLater
 from services.domain.frame import FRAME_NAMESPACE
 from services.domain.inspection import Inspection
 from services.domain.ledger import EntryKind, LedgerEntry, ShedReason
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # Longer than the producer's own patience of 30 s, so that it is the one that gives up.
 FLUSH_TIMEOUT_S = 40.0
-# An idempotent producer may be beyond help while the broker is well again; a new one is not.
-GIVE_UP_S = 120.0
 _SEPARATOR = "\x1f"
 
 
@@ -51,10 +49,8 @@ class Publisher:
 
         Raises:
             RetryLater: not all were acknowledged, and there is to be no next try.
-            StopProcess: nothing was acknowledged for long; a new process has a new producer.
         """
         records = self._records(items, ends, waited_ms)
-        give_up_monotonic_s = self._clock.monotonic_s() + GIVE_UP_S
         while True:
             try:
                 deliveries = [self._producer.send(record) for record in records]
@@ -64,9 +60,6 @@ class Publisher:
                 return
             except RetryLater as error:
                 logger.warning("%d records are published again: %s", len(records), error.message)
-                if self._clock.monotonic_s() > give_up_monotonic_s:
-                    message = f"Nothing could be published for {GIVE_UP_S:.0f} s: {error.message}"
-                    raise StopProcess(message) from error
                 if not self._pause(LONGEST_PAUSE_S):
                     raise
             except ImageTooLarge:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve.archive import Archive
 from serve.commits import OffsetTracker
 from serve.judging import LONGEST_PAUSE_S, Item, Judge, Refused
 from serve.lanes import Batch, Bounds, Lanes
@@ -133,6 +134,7 @@ class StreamCore:
             share_ratio=limits.poison_share_ratio,
         )
         self._judge = Judge(outside.units, outside.store, outside.clock, self._pause_for)
+        self._archive = Archive(outside.store, self._pause)
         self._workers = ThreadPoolExecutor(_WORKERS, "judge")
         self._handing_out = threading.Lock()
         self._stopping = threading.Event()
@@ -160,6 +162,7 @@ class StreamCore:
             self._fail(error)
         finally:
             self._workers.shutdown(wait=False, cancel_futures=True)
+            self._archive.close()
 
     def stop(self) -> None:
         """Have `run` finish the batches in flight, commit, leave the group and return."""
@@ -236,10 +239,12 @@ class StreamCore:
             ends = [item.end for item in batch.items if item.end is not None]
             if not ends:
                 ends = self._judge.judge(batch.items)
+            ends, keeping = self._archive.begin(batch.items, ends)
             judged_monotonic_s = self._outside.clock.monotonic_s()
             batch.before.wait()
             waited_ms = (self._outside.clock.monotonic_s() - judged_monotonic_s) * 1000
             self._publisher.publish(batch.items, ends, waited_ms)
+            keeping.wait()
         except RetryLater:
             if not self._stopping.is_set():  # the project is no longer hosted: route its frames anew
                 self._unrouted.extend(item.record for item in batch.items)

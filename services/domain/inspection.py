@@ -86,7 +86,7 @@ class Inspection:
 
 # Stages of the path from capture to stored verdict, in order. `queue` is the wait in Kafka,
 # `stored` is filled in by the results service.
-STAGES = ("publish", "queue", "handle", "decode", "infer", "score", "archive", "produce", "store")
+STAGES = ("publish", "queue", "handle", "decode", "infer", "score", "produce", "store")
 
 
 def inspection_id_of(frame_id: UUID, role: Role, run: str) -> UUID:

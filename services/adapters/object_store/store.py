@@ -100,10 +100,9 @@ class ObjectStore:
         Raises:
             StoreUnavailable: the store did not take it.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
-        uri = f"{_SCHEME}{bucket}/sha256/{sha256[:2]}/{sha256}"
-        self.put(uri, data)
-        return ImageReference(uri, sha256, len(data))
+        reference = image_reference(bucket, data)
+        self.put(reference.uri, data)
+        return reference
 
     def get_image(self, reference: ImageReference) -> bytes:
         """Read an image and verify its hash.
@@ -154,6 +153,12 @@ class ObjectStore:
             raise UnknownObject(f"{uri!r} is not an address of the form s3://bucket/key.", uri=uri)
         path = uri.removeprefix(_SCHEME)
         return f"{self._root}/{path}" if self._root else path
+
+
+def image_reference(bucket: str, data: bytes) -> ImageReference:
+    """Return where an image is kept, or will be: under its SHA-256."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return ImageReference(f"{_SCHEME}{bucket}/sha256/{sha256[:2]}/{sha256}", sha256, len(data))
 
 
 def s3_store(endpoint_url: str | None, key: str | None, secret: str | None, region: str) -> ObjectStore:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from serve.judging import Item, Refused
-from serve.publishing import GIVE_UP_S, PoisonWatch, Publisher
+from serve.publishing import PoisonWatch, Publisher
 from services.adapters.broker.memory import MemoryBroker, MemoryDelivery, MemoryProducer
 from services.adapters.clock import FakeClock
-from services.domain.errors import BrokerUnavailable, PoisonShareExceeded, StopProcess, UnreadableImage
+from services.domain.errors import BrokerUnavailable, PoisonShareExceeded, UnreadableImage
 from services.domain.hosting import Route
 from services.domain.ledger import EntryKind, ShedReason
 from services.domain.topics import FRAMES_DLQ, INSPECTIONS, LEDGER, RECORD_LIMIT_BYTES
@@ -110,22 +110,6 @@ def test_publishing_ends_with_the_process() -> None:
     out = Publisher(FlakyProducer(MemoryBroker()), FakeClock(), lambda _: False)
     with pytest.raises(BrokerUnavailable):
         out.publish([one], [verdict(one.frame)], 0)
-
-
-def test_a_producer_that_is_beyond_help_ends_the_process() -> None:
-    class DeadProducer(FlakyProducer):
-        failures = 1000
-
-    clock = FakeClock()
-
-    def pause(seconds: float) -> bool:
-        clock.advance(seconds)
-        return True
-
-    one = item(0)
-    with pytest.raises(StopProcess):
-        Publisher(DeadProducer(MemoryBroker()), clock, pause).publish([one], [verdict(one.frame)], 0)
-    assert clock.monotonic_s() == pytest.approx(GIVE_UP_S, abs=5)
 
 
 REFUSED = Refused(UnreadableImage("bad"))
