@@ -112,11 +112,12 @@ def down(settings: EmbeddedSettings, *, on_event: OnEvent = ignore_event) -> int
     """
     home = settings.home_folder
     if not home.path.is_dir():
-        return 0
+        # Somebody may have removed the folder of a running stack; its processes carry the mark.
+        return _sweep(home)
     with home.lock():
         state = load_state(home)
         if state is None:
-            return 0
+            return _sweep(home)
         return _take_down(home, addresses_of(home, state, Parts(settings.parts_dir)), on_event)
 
 

@@ -33,6 +33,17 @@ figure{display:inline-block;margin:0 .6rem .6rem 0}figcaption{font-size:.85rem;o
 img{border-radius:6px;display:block}svg{width:100%;height:auto}svg text{font-size:12px;fill:currentColor}
 """
 
+# Metric -> what it says in words, and how its value is written.
+_METRICS = {
+    "cross_fitted_false_reject_ratio": (
+        "Training photos above the threshold, each judged by a model that does not know it (pessimistic)",
+        "{:.1%}",
+    ),
+    "fit_s": ("Time to fit", "{:.1f} s"),
+    "image_auroc": ("Image AUROC: labelled anomalies against left-out training photos", "{:.3f}"),
+    "recall_ratio": ("Labelled anomalies found", "{:.1%}"),
+}
+
 
 def render_card(
     manifest: Manifest,
@@ -79,11 +90,17 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("Threshold (score)", f"{calibration.threshold:.3f}"),
         ("Uncertain between", f"{calibration.uncertain_low:.3f} and {calibration.uncertain_high:.3f}"),
         ("Different objects among the photos", str(calibration.normal_count)),
-        *((name.replace("_", " "), f"{value:g}") for name, value in sorted(manifest.metrics.items())),
+        *(_metric_row(name, value) for name, value in sorted(manifest.metrics.items())),
         ("Seed", str(manifest.seed)),
         ("Backbone", f"{manifest.backbone.name} ({manifest.backbone.licence})"),
         ("Data digest", manifest.data_digest),
     ]
+
+
+def _metric_row(name: str, value: float) -> tuple[str, str]:
+    """Return a metric in words; one that has none yet keeps its name."""
+    words, form = _METRICS.get(name, (name.replace("_", " "), "{:g}"))
+    return words, form.format(value)
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SESSION_TIMEOUT_MS = 10_000
 # Three heartbeats fit into a session, the usual rule.
 HEARTBEAT_INTERVAL_MS = 3_000
+# A restarted broker is back within 3 s; the library's 30 s would make ten times that of it.
+RECONNECT_BACKOFF_MAX_MS = 1_000
 # A fetch may carry one record of the largest size and a little more per partition.
 MAX_PARTITION_FETCH_BYTES = RECORD_LIMIT_BYTES + MIB
 FETCH_MAX_BYTES = 50 * MIB
@@ -73,6 +75,7 @@ class KafkaBrokerProducer:
             "delivery_timeout_ms": int(delivery_timeout_s * 1000),
             "request_timeout_ms": int(min(10.0, delivery_timeout_s * 0.5) * 1000),
             "max_block_ms": int(delivery_timeout_s * 1000),
+            "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
         }
         self._renewing = threading.Lock()
         self._gave_up = threading.Event()
@@ -203,6 +206,7 @@ class KafkaBrokerConsumer:
                 # New topics and partitions are seen within seconds, not five minutes.
                 metadata_max_age_ms=10_000,
                 fetch_max_wait_ms=100,
+                reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
             )
             self._consumer.subscribe(list(topics), listener=_Listener(on_revoked))
         except KafkaError as error:

@@ -13,7 +13,12 @@ from typing import Any, Protocol
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from services.adapters.broker.kafka import FETCH_MAX_BYTES, MAX_PARTITION_FETCH_BYTES, record_of
+from services.adapters.broker.kafka import (
+    FETCH_MAX_BYTES,
+    MAX_PARTITION_FETCH_BYTES,
+    RECONNECT_BACKOFF_MAX_MS,
+    record_of,
+)
 from services.adapters.broker.memory import MemoryBroker
 from services.adapters.broker.protocol import Partition
 from services.domain.errors import BrokerUnavailable
@@ -99,7 +104,7 @@ class KafkaTopicReader:
             "bootstrap_servers": bootstrap.split(","),
             "bootstrap_timeout_ms": int(connect_timeout_s * 1000),
             # A broker that comes back is met within a second, not within the library's 30.
-            "reconnect_backoff_max_ms": 1000,
+            "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
         }
         try:
             self._consumer = KafkaConsumer(
