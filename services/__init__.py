@@ -1,6 +1,6 @@
 """Loupe's processes, in the order in which a frame meets them; `serve/` is the Ray cluster between them.
 
-    camera -> ingest -> loupe.frames -> serve -> loupe.inspections -> results -> loupe.events, database, metrics
+    camera -> ingest -> loupe.frames -> serve -> loupe.inspections -> results -> events, database, metrics
                                           ^                               |
               hosting <- loupe.models <- trainer <- loupe.labels <- people, consoles
 
