@@ -20,7 +20,7 @@ from services.domain.frame import FRAME_NAMESPACE
 from services.domain.inspection import Inspection
 from services.domain.ledger import EntryKind, LedgerEntry, ShedReason
 from services.domain.topics import INLINE_LIMIT_BYTES
-from services.wire.dead_letter import encode_dead_letter
+from services.wire.dead_letter import cause_headers, encode_dead_letter
 from services.wire.inspection import encode_inspection
 from services.wire.ledger import encode_ledger_entry
 from services.wire.record import OutRecord
@@ -107,11 +107,13 @@ class Publisher:
 
 
 def _fitting(record: OutRecord) -> OutRecord:
-    """Return a dead letter without its bytes where both together are too large for a record."""
-    if len(record.value) <= INLINE_LIMIT_BYTES:
+    """Return a dead letter that fits: without the original's bytes where it is too large, nor its headers."""
+    headers_bytes = sum(len(name) + len(value) for name, value in record.headers)
+    if len(record.value) + headers_bytes <= INLINE_LIMIT_BYTES:
         return record
+    kept = record.headers if headers_bytes <= INLINE_LIMIT_BYTES else cause_headers(record)
     note = b"left out, too large for a dead letter; they stay where the original stands"
-    return replace(record, value=b"", headers=(*record.headers, ("dlq_bytes", note)))
+    return replace(record, value=b"", headers=(*kept, ("dlq_bytes", note)))
 
 
 class PoisonWatch:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from services.domain.errors import LoupeError, MalformedRecord
 from services.domain.frame import RecordPosition
-from services.wire.headers import read_headers, read_number, read_time
+from services.wire.headers import read_number, read_texts, read_time
 from services.wire.record import Headers, OutRecord, Record
 
 _PREFIX = "dlq_"
@@ -52,9 +52,15 @@ def encode_dead_letter(
         "frame_id": frame_id,
         "camera": camera,
     }
-    # One line each: readers drop header values that are not printable.
+    # One line each: readers drop header values that are not printable. Ours come first, because readers
+    # take the first of a name, and anyone may have called a header as we do.
     ours = tuple((_PREFIX + name, " ".join(text.split()).encode()) for name, text in extra.items())
-    return OutRecord(f"{record.topic}.dlq", record.key, record.value, record.headers + ours)
+    return OutRecord(f"{record.topic}.dlq", record.key, record.value, ours + record.headers)
+
+
+def cause_headers(letter: OutRecord | Record) -> Headers:
+    """Return the headers of a dead letter that are not the original's."""
+    return tuple((name, value) for name, value in letter.headers if name.startswith(_PREFIX))
 
 
 def decode_dead_letter(record: Record) -> DeadLetter:
@@ -63,8 +69,7 @@ def decode_dead_letter(record: Record) -> DeadLetter:
     Raises:
         MalformedRecord: the record does not say where its original stood.
     """
-    ours = read_headers(tuple((n, v) for n, v in record.headers if n.startswith(_PREFIX)))
-    found = {name.removeprefix(_PREFIX): text for name, text in ours.items()}
+    found = {name.removeprefix(_PREFIX): text for name, text in read_texts(cause_headers(record)).items()}
     partition, offset = read_number(found.get("partition")), read_number(found.get("offset"))
     if "topic" not in found or partition is None or offset is None:
         raise MalformedRecord("A dead letter has to say where its original stood.")

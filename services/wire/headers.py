@@ -19,6 +19,8 @@ from services.wire.record import Headers
 _FORMAT = JSONFormat()
 # More than any honest header needs; longer ones are cut, so that nobody fills the database by them.
 _LONGEST_VALUE = 1024
+# Attributes that the binding, or everybody's habit, writes without the prefix.
+_BARE = ("content-type", "traceparent")
 
 
 def write_headers(
@@ -47,13 +49,24 @@ def write_headers(
 
 
 def read_headers(headers: Headers) -> dict[str, str]:
-    """Return attribute name -> text of what can be read; `ce_` is cut off, names are lower case.
+    """Return CloudEvents attribute -> text of what can be read; `ce_` is cut off, names are lower case.
+
+    Headers without it say nothing about the event but for `content-type` and `traceparent`: a device's
+    own header `id` must not make all of its frames one. See `read_texts` for the rest.
+    """
+    texts = read_texts(headers)
+    found = {name: texts[name] for name in _BARE if name in texts}
+    return found | {name.removeprefix("ce_"): text for name, text in texts.items() if name.startswith("ce_")}
+
+
+def read_texts(headers: Headers) -> dict[str, str]:
+    """Return header name, lower case -> text.
 
     The first header of a name wins. Bytes that are not UTF-8 text make the header absent.
     """
     found: dict[str, str] = {}
     for raw_name, raw_value in headers:
-        name = raw_name.lower().removeprefix("ce_")
+        name = raw_name.lower()
         if name in found or not raw_value:
             continue
         try:

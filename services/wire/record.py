@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from services.domain.frame import RecordPosition
 
 Headers = tuple[tuple[str, bytes], ...]
+# 9999-12-31T00:00:00Z: the last day that any clock, zone and database can tell.
+_LAST_TIMESTAMP_MS = 253_402_214_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Record:
 
     @property
     def recorded_at(self) -> datetime:
-        """The record's own time, aware UTC."""
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+        """The record's own time, aware UTC; a producer may claim any number, and years end at 9999."""
+        return datetime.fromtimestamp(min(max(self.timestamp_ms, 0), _LAST_TIMESTAMP_MS) / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from serve.judging import Item, Refused
@@ -67,6 +69,25 @@ def test_a_dead_letter_too_large_for_a_record_goes_without_bytes_and_says_so() -
     (record,) = broker.records(FRAMES_DLQ.name)
     assert decode_dead_letter(record).cause == "UnreadableImage"
     assert b"too large" in dict(record.headers)["dlq_bytes"]
+
+
+def test_a_dead_letter_whose_headers_are_too_large_goes_with_ours_only() -> None:
+    broker = MemoryBroker()
+    plain = item(0, b"")
+    one = replace(plain, record=replace(plain.record, headers=(("x", b"y" * (RECORD_LIMIT_BYTES - 100)),)))
+    out = Publisher(FullProducer(broker), FakeClock(), lambda _: True)
+    out.publish([one], [Refused(UnreadableImage("It is empty."))], 0)
+    (record,) = broker.records(FRAMES_DLQ.name)
+    assert decode_dead_letter(record).position == one.record.position
+
+
+def test_headers_that_are_called_as_ours_cannot_mislead() -> None:
+    broker = MemoryBroker()
+    plain = item(7)
+    one = replace(plain, record=replace(plain.record, headers=(("dlq_offset", b"99"), ("dlq_cause", b"no"))))
+    publisher(broker).publish([one], [Refused(UnreadableImage("It is damaged."))], 0)
+    letter = decode_dead_letter(broker.records(FRAMES_DLQ.name)[0])
+    assert (letter.position.offset, letter.cause) == (7, "UnreadableImage")
 
 
 def test_shed_frames_are_declared_together_by_camera_and_reason() -> None:

@@ -77,6 +77,17 @@ def test_a_time_that_is_none_gives_way_to_the_records(time: bytes) -> None:
     assert decode_frame(record((("ce_time", time),))).captured_at == record().recorded_at
 
 
+@pytest.mark.parametrize("stamp_ms", [-(1 << 63), -1, 0, (1 << 63) - 1])
+def test_a_record_of_any_time_is_a_frame(stamp_ms: int) -> None:
+    got = decode_frame(replace(record(), timestamp_ms=stamp_ms))
+    assert from_message(to_message(got)).captured_at == got.captured_at
+
+
+def test_headers_of_other_makers_are_no_attributes() -> None:
+    own = (("id", b"device-7"), ("source", b"plc"), ("time", b"2020-01-01T00:00:00Z"), ("sequence", b"1"))
+    assert decode_frame(record(own)) == decode_frame(record())
+
+
 @given(st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=40)), max_size=8))
 def test_no_header_can_stop_a_frame(headers: list[tuple[str, bytes]]) -> None:
     names = ("ce_id", "ce_source", "ce_time", "ce_sequence", "ce_loupeepoch", "ce_dataref", "content-type")
