@@ -81,10 +81,12 @@ class Lanes:
     def room(self) -> int:
         """Return how many more records fit, were they as large as the largest of late; 0 when full."""
         with self._changed:
+            room_frames = self._bounds.frames - self._frames
             room_bytes = self._bounds.size_bytes - self._size_bytes
-            if room_bytes <= 0:
+            # Below 0, too: a partition that comes while all is full brings a record along.
+            if room_frames <= 0 or room_bytes <= 0:
                 return 0
-            return min(self._bounds.frames - self._frames, max(1, room_bytes // self._largest_bytes))
+            return min(room_frames, max(1, room_bytes // self._largest_bytes))
 
     def wait_for_change(self, timeout_s: float) -> None:
         """Block until a batch has ended, `timeout_s` at most."""

@@ -173,12 +173,17 @@ class StreamCore:
         while not self._stopping.is_set():
             try:
                 self._producer = self._outside.open_producer()
-                self._consumer = self._outside.open_consumer(self._on_revoked)
-                self._publisher = Publisher(self._producer, self._outside.clock, self._pause)
-                return True
+                try:
+                    self._consumer = self._outside.open_consumer(self._on_revoked)
+                except BrokerUnavailable:
+                    self._producer.close()
+                    raise
             except BrokerUnavailable as error:
                 logger.warning("%s", error.message)
                 self._pause(LONGEST_PAUSE_S)
+            else:
+                self._publisher = Publisher(self._producer, self._outside.clock, self._pause)
+                return True
         return False
 
     def step(self) -> None:

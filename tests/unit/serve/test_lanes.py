@@ -68,6 +68,11 @@ def test_room_is_bounded_in_frames() -> None:
     assert lanes.room() == 28
 
 
+def test_more_than_fits_leaves_no_room() -> None:
+    # A rebalance within the poll of a full stream may bring one record more.
+    assert lanes_with(17, Bounds(frames=16)).room() == 0
+
+
 def test_room_is_bounded_in_bytes_by_the_size_of_late_images() -> None:
     lanes = Lanes(Bounds(frames=128, size_bytes=64 * MIB))
     big = [item(index, image=b"x" * (10 * MIB)) for index in range(5)]

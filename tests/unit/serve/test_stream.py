@@ -263,6 +263,15 @@ def test_a_stop_does_not_wait_for_units_that_are_away() -> None:
     assert plant.uncommitted() == 1
 
 
+class Closing(MemoryProducer):
+    """Knows whether it was closed."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 def test_waits_for_a_broker_that_is_not_there_yet() -> None:
     plant = Plant()
     ids = plant.publish(b"good")
@@ -274,11 +283,17 @@ def test_waits_for_a_broker_that_is_not_there_yet() -> None:
             raise BrokerUnavailable("no broker answers")
         return MemoryConsumer(plant.broker, topics=[FRAMES.name], group=GROUP)
 
-    outside = Outside(
-        open_consumer, lambda: MemoryProducer(plant.broker), plant.units, plant.store, SystemClock()
-    )
+    opened: list[Closing] = []
+
+    def open_producer() -> Closing:
+        opened.append(Closing(plant.broker))
+        return opened[-1]
+
+    outside = Outside(open_consumer, open_producer, plant.units, plant.store, SystemClock())
     with plant.running(StreamCore(outside, StreamLimits(commit_interval_s=0.01))):
         plant.wait_for_all(ids)
+        # The first try's producer is not kept beside the second's.
+        assert [producer.is_closed for producer in opened] == [True, False]
 
 
 class MortalUnits(FakeUnits):
