@@ -7,6 +7,7 @@ decoded is rejected alone. Does not retry, store or publish; its callers do.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,8 @@ from services.domain.model_version import Manifest
 from services.vision.decode import Decoded, decode
 from services.vision.scoring import Judgement, judge
 from services.wire.batch import Outcome, Rejection, decode_frames, encode_outcomes
+
+logger = logging.getLogger(__name__)
 
 # One batch is decoded while the model runs another; more would only wait.
 CALLS_AT_ONCE = 2
@@ -165,6 +168,11 @@ class Inspector:
             return encode_outcomes(self._core.inspect(frames))
         except LoupeError as error:
             return encode_outcomes(failure_of(error, len(frames)))
+        except Exception as error:
+            # One of these frames may be to blame: as an error of Ray's the batch would be tried for ever.
+            logger.exception("a batch of %d frames failed for a reason that nobody foresaw", len(frames))
+            unforeseen = FrameCrashesModel(f"Unforeseen {type(error).__name__}: {error}", frames=len(frames))
+            return encode_outcomes(failure_of(unforeseen, len(frames)))
 
     async def check_health(self) -> None:
         """Ask to be replaced only where that may help: healing failed long, or a thread died."""

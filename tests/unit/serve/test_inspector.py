@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ from services.domain.frame import Frame
 from services.domain.inspection import Inspection
 from services.vision.decode import decode
 from services.vision.runtime import OnnxModel
-from services.wire.batch import Rejection, decode_outcomes, encode_frames
+from services.wire.batch import Outcome, Rejection, decode_outcomes, encode_frames
 from services.wire.frame import decode_frame
 from tests.unit.serve.fakes import frame_record
 from tests.unit.serve.models import picture
@@ -103,6 +104,21 @@ def test_the_deployment_answers_over_the_wire(
     with pytest.raises((ModelUnavailable, FrameCrashesModel)):
         raise_failure(decode_outcomes(answer))
     server.is_up = True
+    watch.close()
+
+
+def test_a_batch_that_fails_unforeseen_is_told_so_and_not_tried_for_ever(
+    watch: ModelWatch, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(InspectorCore):
+        def inspect(self, frames: Sequence[Frame]) -> tuple[Outcome, ...]:
+            raise ZeroDivisionError(f"in one of {len(frames)}")
+
+    deployment = Inspector(lambda project: Broken(watch, clock, threads=1, unit=project), "plates")
+    answer = asyncio.run(deployment.inspect(encode_frames([frame(0, picture(255)), frame(1, b"")])))
+    with pytest.raises(FrameCrashesModel, match="ZeroDivisionError: in one of 2"):
+        raise_failure(decode_outcomes(answer))
+    assert "nobody foresaw" in caplog.text
     watch.close()
 
 
