@@ -105,8 +105,9 @@ class KafkaBrokerProducer:
 
     def send(self, record: OutRecord) -> KafkaDelivery:
         """See `Producer.send`."""
+        producer = self._usable()
         try:
-            future = self._usable().send(
+            future = producer.send(
                 record.topic, key=record.key, value=record.value, headers=list(record.headers)
             )
         except MessageSizeTooLargeError as error:
@@ -116,12 +117,15 @@ class KafkaBrokerProducer:
             ) from error
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka takes no records: {error}") from error
-        future.add_errback(self._on_failure)
+        future.add_errback(self._on_failure, producer)
         return KafkaDelivery(future)
 
-    def _on_failure(self, error: BaseException) -> None:
-        """Note that the library gave a record up; called from its sender thread."""
-        if not isinstance(error, MessageSizeTooLargeError):
+    def _on_failure(self, producer: KafkaProducer, error: BaseException) -> None:
+        """Note that the library gave a record up; called from its sender thread.
+
+        What a replaced producer still held says nothing of the one in its place.
+        """
+        if producer is self._producer and not isinstance(error, MessageSizeTooLargeError):
             self._gave_up.set()
 
     def flush(self, timeout_s: float) -> None:
