@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, exc, select, tuple_, update
+from sqlalchemy import Column, Connection, Engine, bindparam, exc, select, update
 
 from services.adapters.clock import Clock
 from services.adapters.database import insert_or_ignore, writing
@@ -131,9 +131,14 @@ class Store:
         """
         if not keys:
             return
-        place = tuple_(ledger_captured.c.entry_id, ledger_captured.c.number)
+        table = ledger_captured.c
+        one = (table.entry_id == bindparam("of_entry")) & (table.number == bindparam("of_number"))
         with writing(self._engine) as connection:
-            connection.execute(update(ledger_captured).where(place.in_(keys)).values(is_ended=True))
+            # Row by row: after an outage there may be more of them than a query takes parameters.
+            connection.execute(
+                update(ledger_captured).where(one).values(is_ended=True),
+                [{"of_entry": entry_id, "of_number": number} for entry_id, number in keys],
+            )
 
 
 @contextmanager

@@ -212,6 +212,16 @@ def test_ended_ranges_are_not_looked_at_again(engine: Engine, store: Store) -> N
     assert prove(engine, None) == {}
 
 
+def test_more_ranges_than_a_query_takes_parameters_are_closed(engine: Engine, store: Store) -> None:
+    declare(store, captured(0, 1))
+    with reading(engine) as connection:
+        (key,) = connection.execute(select(ledger_captured.c.entry_id, ledger_captured.c.number))
+    # SQLite takes 32,766 parameters a query, PostgreSQL 65,535; a range has two.
+    store.close_ranges([*((f"other-{n}", 0) for n in range(33_000)), (str(key.entry_id), int(key.number))])
+    with reading(engine) as connection:
+        assert connection.execute(select(ledger_captured.c.is_ended)).scalars().all() == [True]
+
+
 @pytest.mark.parametrize(
     ("ended", "span", "expected"),
     [
