@@ -13,6 +13,7 @@ from services.adapters.broker import Producer
 from services.adapters.broker.faststream import leave_whole, parse_without_headers
 from services.adapters.broker.kafka import KafkaBrokerProducer
 from services.adapters.broker.patience import Patience
+from services.adapters.broker.reader import KafkaTopicReader, TopicReader
 from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.logs import configure_logging
@@ -24,6 +25,7 @@ from services.trainer.datasets import Datasets
 from services.trainer.fit_process import FitProcess
 from services.trainer.handling import RecordHandler, Step
 from services.trainer.jobs import Jobs
+from services.trainer.labels_first import LabelsFirst
 from services.trainer.pipeline import GROUP, LabelStep, TrainingStep
 from services.trainer.registry import Registry
 from services.trainer.settings import TrainerSettings
@@ -44,6 +46,7 @@ class Trainer:
         settings: TrainerSettings,
         broker: KafkaBroker,
         producer: Producer,
+        reader: TopicReader,
         store: ObjectStore,
     ) -> None:
         """Subscribe both steps on `broker`; `app.run()` does the rest."""
@@ -67,6 +70,7 @@ class Trainer:
             metrics=self.metrics,
             clock=clock,
             work_folder=settings.home / "trainer",
+            labels_before=LabelsFirst(reader, GROUP, clock, self._patience.is_stopping).wait,
         )
         self.app = FastStream(broker, logger=None, after_startup=[self._ready], on_shutdown=[self._stop])
         self._subscribe(broker, LABELS, LabelStep(datasets, self.metrics), settings.max_poison_ratio)
@@ -124,14 +128,16 @@ async def run(settings: TrainerSettings) -> int:
         client_id=GROUP,
     )
     producer = KafkaBrokerProducer(settings.kafka_bootstrap)
+    reader = KafkaTopicReader(settings.kafka_bootstrap)
     store = s3_store(settings.s3_endpoint, settings.s3_key, settings.s3_secret, settings.s3_region)
-    trainer = Trainer(settings, broker, producer, store)
+    trainer = Trainer(settings, broker, producer, reader, store)
     page = serve_metrics(trainer.metrics, settings.trainer_port, lambda: trainer.is_ready)
     try:
         await trainer.app.run()
     finally:
         page.shutdown()
         producer.close()
+        reader.close()
     return 0 if trainer.stopped_by is None else 1
 
 

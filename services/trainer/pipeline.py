@@ -10,6 +10,8 @@ import hashlib
 import logging
 import secrets
 import shutil
+from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -80,8 +82,12 @@ class TrainingStep:
         metrics: Metrics,
         clock: Clock,
         work_folder: Path,
+        labels_before: Callable[[datetime], None],
     ) -> None:
-        """Fit in folders below `work_folder`; what a killed trainer left there is removed."""
+        """Fit in folders below `work_folder`; what a killed trainer left there is removed.
+
+        `labels_before` returns once the labels published until then are stored, as `LabelsFirst.wait`.
+        """
         self._datasets = datasets
         self._registry = registry
         self._jobs = jobs
@@ -91,6 +97,7 @@ class TrainingStep:
         self._metrics = metrics
         self._clock = clock
         self._work_folder = work_folder
+        self._labels_before = labels_before
         shutil.rmtree(work_folder, ignore_errors=True)
 
     def handle(self, record: Record) -> None:
@@ -105,6 +112,7 @@ class TrainingStep:
         if self._jobs.queue(request).state is JobState.DONE:
             logger.info("training %s is done already", request.training_id)
             return
+        self._labels_before(record.recorded_at)
         self._jobs.run(request.training_id)
         announcement = self._registry.of_training(request.training_id) or self._train(request)
         publish(self._patience, self._producer, encode_announcement(announcement))

@@ -16,11 +16,11 @@ def split_normals(
 
     Args:
         images: normal and anomalous photos.
-        share: of the normals that train (0-1); at least one, if there is one.
+        share: of the normals that train (0-1); at least two, if there are two: no fit takes fewer.
         seed: the same names, share and seed give the same split in any order given.
     """
     normals = sorted((one for one in images if one.label is Verdict.NORMAL), key=lambda one: one.name)
-    count = max(round(share * len(normals)), min(len(normals), 1))
+    count = max(round(share * len(normals)), min(len(normals), 2))
     training = sorted(random.Random(seed).sample(normals, count), key=lambda one: one.name)  # noqa: S311
     names = {one.name for one in training}
     rest = sorted(

@@ -74,7 +74,7 @@ def test_split_is_seeded_and_whole() -> None:
     assert split_normals(images, share=0.7, seed=4) != (training, rest)
 
 
-@pytest.mark.parametrize(("normals", "expected"), [(0, 0), (1, 1), (2, 1), (3, 2)])
+@pytest.mark.parametrize(("normals", "expected"), [(0, 0), (1, 1), (2, 2), (3, 2)])
 def test_split_of_few(normals: int, expected: int) -> None:
     training, _ = split_normals(labelled(normals, 2))
     assert len(training) == expected

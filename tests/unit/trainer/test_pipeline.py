@@ -80,7 +80,8 @@ class Rig:
         given: dict[str, object] = {
             "datasets": self.datasets, "registry": self.registry, "jobs": self.jobs, "fit": self.fit,
             "producer": MemoryProducer(self.broker), "patience": Patience(), "metrics": self.metrics,
-            "clock": FakeClock(AT), "work_folder": self.folder / "work", **parts,
+            "clock": FakeClock(AT), "work_folder": self.folder / "work",
+            "labels_before": lambda _: None, **parts,
         }  # fmt: skip
         return TrainingStep(**given)  # type: ignore[arg-type]  # parts are replaced by name
 
