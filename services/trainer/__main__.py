@@ -26,7 +26,7 @@ from services.trainer.fit_process import FitProcess
 from services.trainer.handling import RecordHandler, Step
 from services.trainer.jobs import Jobs
 from services.trainer.labels_first import LabelsFirst
-from services.trainer.pipeline import GROUP, LabelStep, TrainingStep
+from services.trainer.pipeline import GROUP, LABELS_GROUP, LabelStep, TrainingStep
 from services.trainer.registry import Registry
 from services.trainer.settings import TrainerSettings
 
@@ -70,14 +70,17 @@ class Trainer:
             metrics=self.metrics,
             clock=clock,
             work_folder=settings.home / "trainer",
-            labels_before=LabelsFirst(reader, GROUP, clock, self._patience.is_stopping).wait,
+            labels_before=LabelsFirst(reader, LABELS_GROUP, clock, self._patience.is_stopping).wait,
         )
         self.app = FastStream(broker, logger=None, after_startup=[self._ready], on_shutdown=[self._stop])
-        self._subscribe(broker, LABELS, LabelStep(datasets, self.metrics), settings.max_poison_ratio)
+        labels = LabelStep(datasets, self.metrics)
+        self._subscribe(broker, LABELS, LABELS_GROUP, labels, settings.max_poison_ratio)
         # Who asks for trainings that cannot be done is told so each time; it is no fault upstream.
-        self._subscribe(broker, TRAINING, training, max_poison_ratio=1.0)
+        self._subscribe(broker, TRAINING, GROUP, training, max_poison_ratio=1.0)
 
-    def _subscribe(self, broker: KafkaBroker, topic: Topic, step: Step, max_poison_ratio: float) -> None:
+    def _subscribe(
+        self, broker: KafkaBroker, topic: Topic, group: str, step: Step, max_poison_ratio: float
+    ) -> None:
         handler = RecordHandler(
             step,
             self._producer,
@@ -89,11 +92,11 @@ class Trainer:
         )
         subscriber = broker.subscriber(
             topic.name,
-            group_id=GROUP,
+            group_id=group,
             # FastStream's default acknowledges first and loses records; the handler does it last.
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
-            # Members notice each other's coming by it, and there are two of them.
+            # A new process notices by it that it has taken over from a dead one.
             heartbeat_interval_ms=1000,
             max_poll_interval_ms=int((2 * self._settings.fit_timeout_s + _POLL_MARGIN_S) * 1000),
             max_partition_fetch_bytes=RECORD_LIMIT_BYTES,

@@ -38,7 +38,8 @@ from services.wire.training import decode_training_request
 
 logger = logging.getLogger(__name__)
 
-GROUP = "loupe-trainer"
+# A group per topic: in one group the coming of one member would make the other begin again.
+GROUP, LABELS_GROUP = "loupe-trainer", "loupe-trainer-labels"
 
 
 class Fit(Protocol):
