@@ -6,7 +6,9 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event, Lock
 from types import TracebackType
+from uuid import UUID
 
+from services.domain.ledger import SequenceRange, ids_of_ranges
 from services.embedded.demo.plan import DemoPlan
 from services.ingest.pipeline import CameraSpec, Progress, run_cameras
 from services.ingest.sources import FileSource
@@ -51,6 +53,15 @@ class Filming:
         """Epochs of the cameras that have begun."""
         with self._lock:
             return tuple(progress.epoch for progress in self._progress.values())
+
+    def frame_ids(self) -> dict[str, set[UUID]]:
+        """Return the ids of the frames captured so far, by camera."""
+        with self._lock:
+            known = tuple(self._progress.values())
+        return {
+            one.camera: ids_of_ranges(one.camera, one.epoch, [SequenceRange(0, one.captured - 1)])
+            for one in known
+        }
 
     def captured(self) -> dict[str, int]:
         """Frames captured so far, by camera."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,14 @@ def plan_from_folder(folder: Path, *, cameras: int, seed: int) -> DemoPlan:
 
 
 def plan_synthetic(folder: Path, *, cameras: int, seed: int) -> DemoPlan:
-    """Render the synthetic line into `folder` and plan with it."""
-    if not (folder / "normal").is_dir():
+    """Render the synthetic line of this seed into `folder`, whole or not at all, and plan with it."""
+    if not folder.is_dir():
+        rendered = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(rendered, ignore_errors=True)
         write_folder(
-            SyntheticLine(seed=seed), folder, normals=SYNTHETIC_NORMALS, anomalies=SYNTHETIC_ANOMALIES
+            SyntheticLine(seed=seed), rendered, normals=SYNTHETIC_NORMALS, anomalies=SYNTHETIC_ANOMALIES
         )
+        rendered.rename(folder)
     return plan_from_folder(folder, cameras=cameras, seed=seed)
 
 

@@ -17,6 +17,7 @@ from services.trainer.evaluate import image_auroc
 def report_of(
     *,
     balances: Mapping[str, CameraBalance],
+    is_balanced: bool,
     latency: Latency,
     verdicts: Sequence[Row[Any]],
     labels: Mapping[str, Verdict],
@@ -26,7 +27,7 @@ def report_of(
     parts: Mapping[str, Mapping[str, object]],
     elapsed_s: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return the report document. Higher `score` means more anomalous."""
+    """Return the report document, of this run alone. Higher `score` means more anomalous."""
     normal = [row.score for row in verdicts if labels.get(row.subject) is Verdict.NORMAL]
     anomalous = [row.score for row in verdicts if labels.get(row.subject) is Verdict.ANOMALY]
     return {
@@ -34,7 +35,7 @@ def report_of(
             name: sum(getattr(balance, name) for balance in balances.values())
             for name in ("captured", "judged", "quarantined", "shed")
         },
-        "balanced": all(balance.is_balanced for balance in balances.values()),
+        "balanced": is_balanced,
         "latency_ms": {"p50": latency.p50_ms, "p95": latency.p95_ms, "p99": latency.p99_ms},
         "model": {
             "project": manifest.project,

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,21 +118,23 @@ class Demo:
             engine = open_engine(addresses.database_url)
             self._host(plan, addresses, engine, fitted)
             view, watcher = self._film(plan, addresses, engine)
-            balances = self._prove(addresses, engine, tuple(film.camera for film in plan.films))
+            is_proved = self._prove(addresses, engine, watcher)
+            balances = watcher.balances()
             self._times.seconds["total"] = round(time.monotonic() - started_s, 3)
-            report = self._report(plan, fitted, watcher, balances)
+            report = self._report(plan, fitted, watcher, balances, is_proved=is_proved)
             self._screen.close(view, balances, self._summary(report, fitted))
+            engine.dispose()
         finally:
             if not (self._options.keep or was_running):
                 with self._screen.step("stack stopped"):
                     stack.down(self._settings)
-        return all_balanced(balances)
+        return is_proved
 
     def _plan(self) -> DemoPlan:
         options = self._options
         if options.images is not None:
             return plan_from_folder(options.images, cameras=options.cameras, seed=options.seed)
-        folder = self._settings.home_folder.path / "demo" / "line"
+        folder = self._settings.home_folder.path / "demo" / f"line-{options.seed}"
         return plan_synthetic(folder, cameras=options.cameras, seed=options.seed)
 
     def _up_and_fit(self, plan: DemoPlan) -> tuple[StackAddresses, FittedModel]:
@@ -219,10 +221,15 @@ class Demo:
     def _film(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine) -> tuple[LiveView, Watcher]:
         """Let the cameras run and show what is stored, until every frame has an end."""
         filming = Filming(plan, addresses.kafka_bootstrap, fps=self._options.fps, project=PROJECT)
-        lag = LagMeter(KafkaTopicReader(addresses.kafka_bootstrap), FRAMES.name, STREAM_GROUP)
-        watcher = Watcher(engine, lambda: filming.epochs, datetime.now(UTC))
+        watcher = Watcher(engine, filming, datetime.now(UTC))
         started_s = time.monotonic()
-        with self._times.measure("stream"), filming, self._screen.live() as live:
+        with (
+            closing(KafkaTopicReader(addresses.kafka_bootstrap)) as frames,
+            self._times.measure("stream"),
+            filming,
+            self._screen.live() as live,
+        ):
+            lag = LagMeter(frames, FRAMES.name, STREAM_GROUP)
             while True:
                 behind = lag.measure(datetime.now(UTC))
                 view = LiveView(
@@ -240,22 +247,24 @@ class Demo:
                     return view, watcher
                 time.sleep(_LOOK_EVERY_S)
 
-    def _prove(
-        self, addresses: StackAddresses, engine: Engine, cameras: tuple[str, ...]
-    ) -> dict[str, CameraBalance]:
-        """Prove the equation for the demo's cameras; the declarations arrive a moment after the frames."""
+    def _prove(self, addresses: StackAddresses, engine: Engine, watcher: Watcher) -> bool:
+        """Prove the equation for the demo's cameras; the declarations arrive a moment after the frames.
+
+        Both for this run and for all that the ledger remembers of cameras of these names.
+        """
         end_s = time.monotonic() + DRAIN_DEADLINE_S
-        frames = KafkaTopicReader(addresses.kafka_bootstrap)
-        with self._screen.step("ledger proved") as notes:
+        with (
+            closing(KafkaTopicReader(addresses.kafka_bootstrap)) as frames,
+            self._screen.step("ledger proved") as notes,
+        ):
             while True:
-                every = prove(engine, frames)
-                balances = {camera: every[camera] for camera in cameras if camera in every}
-                if all_balanced(balances) and len(balances) == len(cameras):
+                run, ever = watcher.balances(), prove(engine, frames)
+                if all_balanced(run) and all(camera in ever and ever[camera].is_balanced for camera in run):
                     notes.append("captured = judged + quarantined + shed")
-                    return balances
+                    return True
                 if time.monotonic() > end_s:
                     notes.append("it does not balance")
-                    return balances
+                    return False
                 time.sleep(_LOOK_EVERY_S)
 
     def _report(
@@ -264,10 +273,13 @@ class Demo:
         fitted: FittedModel,
         watcher: Watcher,
         balances: Mapping[str, CameraBalance],
+        *,
+        is_proved: bool,
     ) -> dict[str, Any]:
         status = stack.status(self._settings)
         report = report_of(
             balances=balances,
+            is_balanced=is_proved,
             latency=watcher.latency(),
             verdicts=watcher.verdicts(),
             labels=plan.labels,

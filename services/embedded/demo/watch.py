@@ -5,15 +5,18 @@ Reads the database only; what it shows is therefore what was really kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Engine, Row, case, func, select
+from sqlalchemy import Engine, Row, Select, Table, case, func, select
 
-from services.adapters.database.tables import inspections, quarantine
+from services.adapters.database import reading
+from services.adapters.database.tables import inspections, ledger_shed, quarantine
+from services.domain.ledger import CameraBalance, balance_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,44 @@ class Latency:
     p99_ms: float | None = None
 
 
+class Runs(Protocol):
+    """Ingester runs, as `Filming` knows them; asked anew each time, since cameras begin one by one."""
+
+    @property
+    def epochs(self) -> tuple[str, ...]:
+        """Epochs of the runs."""
+
+    def frame_ids(self) -> dict[str, set[UUID]]:
+        """Return the ids of the frames captured so far, by camera."""
+
+
 class Watcher:
     """Follows the frames of some ingester runs."""
 
-    def __init__(self, engine: Engine, epochs: Callable[[], Sequence[str]], since: datetime) -> None:
-        """Watch frames whose run is one of `epochs`, asked anew each time: cameras begin one by one.
-
-        Quarantined frames have no epoch; those that failed after `since` (UTC) count.
-        """
+    def __init__(self, engine: Engine, runs: Runs, since: datetime) -> None:
+        """Watch frames of `runs`. Quarantined ones have no epoch; those that failed after `since` count."""
         self._engine = engine
-        self._epochs = epochs
+        self._runs = runs
         self._since = since
+
+    def balances(self) -> dict[str, CameraBalance]:
+        """Return how the frames of these runs ended, by camera; a home remembers earlier runs, too."""
+        captured = self._runs.frame_ids()
+        with reading(self._engine) as connection:
+            judged, quarantined, shed = (
+                {UUID(row.frame_id) for row in connection.execute(_of_cameras(table, captured))}
+                for table in (inspections, quarantine, ledger_shed)
+            )
+        return {
+            camera: balance_of(
+                declared=ids,
+                observed=frozenset(),
+                judged=ids & judged,
+                quarantined=ids & quarantined,
+                shed=ids & shed,
+            )
+            for camera, ids in captured.items()
+        }
 
     def cameras(self) -> dict[str, CameraView]:
         """Return what is stored, by camera."""
@@ -59,10 +89,10 @@ class Watcher:
                 func.sum(case((inspections.c.is_anomalous, 1), else_=0)),
                 func.max(inspections.c.sequence),
             )
-            .where(inspections.c.epoch.in_(self._epochs()))
+            .where(inspections.c.epoch.in_(self._runs.epochs))
             .group_by(inspections.c.camera)
         )
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             letters = select(quarantine.c.camera, func.count()).where(quarantine.c.failed_at >= self._since)
             by_camera = letters.group_by(quarantine.c.camera)
             quarantined = {camera: count for camera, count in connection.execute(by_camera)}  # noqa: C416
@@ -71,7 +101,7 @@ class Watcher:
                 newest = connection.execute(
                     select(inspections)
                     .where(inspections.c.camera == camera, inspections.c.sequence == last)
-                    .where(inspections.c.epoch.in_(self._epochs()))
+                    .where(inspections.c.epoch.in_(self._runs.epochs))
                     .limit(1)
                 ).one()
                 found[camera] = CameraView(
@@ -87,9 +117,9 @@ class Watcher:
 
     def latency(self) -> Latency:
         """Return quantiles over everything stored."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(
-                select(inspections.c.latency_ms).where(inspections.c.epoch.in_(self._epochs()))
+                select(inspections.c.latency_ms).where(inspections.c.epoch.in_(self._runs.epochs))
             )
             values = np.array([row[0] for row in rows])
         if not len(values):
@@ -99,9 +129,13 @@ class Watcher:
 
     def verdicts(self) -> Sequence[Row[Any]]:
         """Return all stored inspections, oldest first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return connection.execute(
                 select(inspections)
-                .where(inspections.c.epoch.in_(self._epochs()))
+                .where(inspections.c.epoch.in_(self._runs.epochs))
                 .order_by(inspections.c.captured_at)
             ).all()
+
+
+def _of_cameras(table: Table, cameras: Collection[str]) -> Select[Any]:
+    return select(table.c.frame_id).where(table.c.camera.in_(cameras))

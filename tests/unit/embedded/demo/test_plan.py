@@ -57,4 +57,5 @@ def test_the_synthetic_line_is_rendered_once(tmp_path: Path, monkeypatch: pytest
     first = plan_synthetic(folder, cameras=1, seed=3)
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
     assert plan_synthetic(folder, cameras=1, seed=3) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["line"]  # nothing half made is left
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")} == made
