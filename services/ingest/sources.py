@@ -7,6 +7,7 @@ It does not pace, number or publish (`pipeline`).
 from __future__ import annotations
 
 import mimetypes
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ class SyntheticSource:
 
 def read_shot(file: Path, root: Path | None) -> Shot | Unreadable:
     """Return a file's bytes, or why there are none."""
-    subject = file.relative_to(root).as_posix() if root else file.name
+    # A name that is no UTF-8 has a readable stand-in: headers are text.
+    subject = os.fsencode(file.relative_to(root) if root else file.name).decode("utf-8", "replace")
     try:
         image = file.read_bytes()
     except OSError as error:

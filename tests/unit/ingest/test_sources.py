@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
@@ -49,6 +50,15 @@ def test_subjects_are_relative_to_a_root(tmp_path: Path) -> None:
     put(tmp_path, "normal/a.jpg")
     (shot,) = FileSource(images_in(tmp_path / "normal"), root=tmp_path).shots(Event())
     assert shot.subject == "normal/a.jpg"
+
+
+def test_a_name_that_is_no_text_has_a_stand_in(tmp_path: Path) -> None:
+    name = os.fsdecode(b"gr\xfcn.jpg")
+    put(tmp_path, "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / name)
+    (shot,) = FileSource(images_in(tmp_path), root=tmp_path).shots(Event())
+    assert isinstance(shot, Shot)
+    assert shot.subject == "gr\N{REPLACEMENT CHARACTER}n.jpg"
 
 
 def test_a_file_that_vanished_is_unreadable_and_the_next_one_is_shown(tmp_path: Path) -> None:
