@@ -66,6 +66,7 @@ def fit(
             progress=tell,
         )
     if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(outcome.report(), indent=1) + "\n")
     _tell_outcome(outcome, time.monotonic() - started_s, is_up=addresses is not None)
 
