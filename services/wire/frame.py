@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
@@ -178,11 +177,6 @@ def from_message(message: frame_pb2.Frame) -> Frame:
         dataref=from_reference(message.dataref) if message.HasField("dataref") else None,
         position=from_position(message.position) if message.HasField("position") else None,
     )
-
-
-def with_image(frame: Frame, image: bytes) -> Frame:
-    """Return the frame with its fetched pixels."""
-    return replace(frame, image=image)
 
 
 def epoch_of(started_at: datetime) -> str:
