@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.domain.errors import BadRequest
+from services.domain.frame import IMAGE_SUFFIXES
 from services.domain.inspection import Inspection
 from services.embedded.settings import EmbeddedSettings
 from services.wire.event import data_of
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-)
 _KEYS = (
     "source",
     "is_anomalous",
@@ -87,9 +85,11 @@ def files_of(images: Sequence[Path]) -> list[Path]:
         if not image.is_dir():
             files.append(image)
             continue
-        found = sorted(p for p in image.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        found = sorted(p for p in image.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         if not found:
-            raise BadRequest(f"{image} holds no images ({', '.join(sorted(_SUFFIXES))}).", folder=str(image))
+            raise BadRequest(
+                f"{image} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).", folder=str(image)
+            )
         files.extend(found)
     return files
 

@@ -12,6 +12,10 @@ from uuid import UUID, uuid5
 # Namespace of all frame ids; a constant of the wire contract, never to change.
 FRAME_NAMESPACE = UUID("6f6b3c0e-0f0a-5b0e-9d6f-6c6f75706531")
 _SEPARATOR = "\x1f"
+# Files that are taken for images by their names, wherever a person names a folder; decoding trusts no name.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
 
 
 @dataclass(frozen=True, slots=True)

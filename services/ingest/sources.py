@@ -15,10 +15,10 @@ from threading import Event
 from typing import Protocol
 
 from services.domain.errors import BadRequest
+from services.domain.frame import IMAGE_SUFFIXES
 from services.ingest.synthetic import SyntheticLine
 from services.ingest.watch import settled_files
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SYNTHETIC = "synthetic"
 
 

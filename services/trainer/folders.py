@@ -9,14 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.domain.errors import BadRequest, NotEnoughImages
+from services.domain.frame import IMAGE_SUFFIXES
 from services.domain.label import Verdict
 from services.trainer.dataset import LabelledImage
 
 NORMAL_FOLDERS = ("normal", "good", "ok")
 ANOMALY_FOLDERS = ("anomaly", "anomalous", "bad", "defect")
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"}
-)
 
 
 def read_folder(folder: Path) -> tuple[LabelledImage, ...]:
@@ -41,7 +39,7 @@ def read_folder(folder: Path) -> tuple[LabelledImage, ...]:
     images = [*_photos(folder, normal or [folder], Verdict.NORMAL)]
     if not images:
         message = (
-            f"{folder} holds no photos ({', '.join(sorted(_SUFFIXES))}). Put photos of good parts "
+            f"{folder} holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))}). Put photos of good parts "
             "into it, or into a folder `normal` inside it; 20 or more are best."
         )
         raise NotEnoughImages(message, folder=str(folder), normal_images=0)
@@ -54,5 +52,5 @@ def _photos(root: Path, folders: list[Path], label: Verdict) -> list[LabelledIma
         LabelledImage(path, str(path.relative_to(root)), label)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
