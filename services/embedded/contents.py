@@ -7,8 +7,6 @@ from typing import Any
 
 from services.domain.topics import TOPICS, Topic
 
-BUCKETS = ("loupe-frames", "loupe-models", "loupe-datasets")
-
 
 def create_topics(bootstrap: str, topics: Sequence[Topic] = TOPICS) -> None:
     """Create the topics that the broker lacks, with their retention and size limits."""
@@ -42,6 +40,8 @@ def create_topics(bootstrap: str, topics: Sequence[Topic] = TOPICS) -> None:
 
 def create_buckets(endpoint: str, key: str, secret: str, region: str) -> None:
     """Create the buckets that the object store lacks."""
+    from services.adapters.object_store.store import BUCKETS
+
     client = s3_client(endpoint, key, secret, region)
     known = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
     for bucket in BUCKETS:

@@ -21,7 +21,6 @@ _TOP_CELLS = 10
 _SUMMARY = np.stack(
     [np.arange(_TOP_CELLS) < 1, (np.arange(_TOP_CELLS) < 3) / 3, np.full(_TOP_CELLS, 0.1)], axis=1
 ).astype(np.float32)
-STATISTICS_PER_HEAD = _SUMMARY.shape[1]
 # Weight of being more normal than usual. The score is about being less normal, but with nothing
 # here all good frames would tie at 0.
 _BELOW_WEIGHT = 0.1

@@ -6,8 +6,9 @@ import psycopg
 import redis
 from kafka import KafkaAdminClient
 
+from services.adapters.object_store.store import BUCKETS
 from services.domain.topics import TOPICS
-from services.embedded.contents import BUCKETS, s3_client
+from services.embedded.contents import s3_client
 from services.embedded.probes import http_answers
 from tests.servers import S3Access, TritonAccess
 
