@@ -1,7 +1,8 @@
-"""The one core behind Kafka, gRPC and `loupe inspect`: decode, infer, judge (arrow 2).
+"""The one core behind Kafka and gRPC: decode, infer, judge (arrow 2).
 
 A batch of frames goes in, one outcome per frame comes out in the same order. A frame that cannot be
-decoded is rejected alone. Does not retry, store or publish; its callers do.
+decoded is rejected alone. Does not retry, store or publish; its callers do. Without a stack `loupe inspect`
+judges by the same functions of `services.vision` (`services.embedded.judges`).
 """
 
 from __future__ import annotations

@@ -146,6 +146,26 @@ def fit_model(
     return FittedModel(folder, manifest, skipped)
 
 
+def check_normals(count: int, skipped: Sequence[SkippedImage] = ()) -> None:
+    """Refuse what is too little to learn from.
+
+    Args:
+        count: different readable photos of good parts.
+        skipped: those that were left out, for the sentence.
+
+    Raises:
+        NotEnoughImages: fewer than 2.
+    """
+    if count >= MIN_NORMALS:
+        return
+    left_out = "".join(f" {one.name}: {one.reason}" for one in skipped[:3])
+    message = (
+        f"A detector needs at least {MIN_NORMALS} different photos of good parts, better 30 or "
+        f"more; there are {count}.{left_out}"
+    )
+    raise NotEnoughImages(message, normal_images=count, skipped=len(skipped))
+
+
 def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
     """Refuse before any work what would be refused after it."""
     if not 0 < max_false_reject_ratio <= 0.5:
@@ -159,13 +179,7 @@ def _read(images: Sequence[LabelledImage], tell: Progress) -> tuple[Dataset, Dat
     """Return normal and anomalous photos, or say what is missing."""
     wanted = [one for one in images if one.label is Verdict.NORMAL]
     normals = Dataset(wanted, partial(tell, "read"))
-    if len(normals) < MIN_NORMALS:
-        left_out = "".join(f" {one.name}: {one.reason}" for one in normals.skipped[:3])
-        message = (
-            f"A detector needs at least {MIN_NORMALS} different photos of good parts, better 30 or "
-            f"more; there are {len(normals)}.{left_out}"
-        )
-        raise NotEnoughImages(message, normal_images=len(normals), skipped=len(normals.skipped))
+    check_normals(len(normals), normals.skipped)
     return normals, Dataset([one for one in images if one.label is Verdict.ANOMALY])
 
 

@@ -11,6 +11,7 @@ from services.domain.errors import BadRequest
 from services.domain.label import Verdict
 from services.ingest.synthetic.line import SyntheticLine, write_folder
 from services.trainer.dataset import LabelledImage
+from services.trainer.fit import check_normals
 from services.trainer.folders import read_folder
 from services.trainer.splits import split_normals
 
@@ -58,6 +59,8 @@ def plan_from_folder(folder: Path, *, cameras: int, seed: int) -> DemoPlan:
     """
     images = read_folder(folder)
     train, rest = split_normals(images, share=TRAIN_SHARE, seed=seed)
+    # Before the stack is started: the fit runs beside that, and would say so half a minute later.
+    check_normals(len(train))
     if not rest:
         raise BadRequest(f"All photos of {folder} are needed for training; add some more to film.")
     return DemoPlan(folder, tuple(train), _films(rest, cameras))

@@ -42,7 +42,12 @@ def test_more_cameras_than_photos_leave_none_idle(tmp_path: Path) -> None:
 
 def test_a_folder_that_leaves_nothing_to_film_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="add some more"):
-        plan_from_folder(photos(tmp_path, normals=1, anomalies=0), cameras=1, seed=0)
+        plan_from_folder(photos(tmp_path, normals=2, anomalies=0), cameras=1, seed=0)
+
+
+def test_one_good_photo_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughImages, match="at least 2 different photos"):
+        plan_from_folder(photos(tmp_path, normals=1, anomalies=9), cameras=1, seed=0)
 
 
 def test_an_empty_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
