@@ -26,6 +26,7 @@ from services.domain.inspection import Inspection
 from services.domain.model_version import Manifest
 from services.vision.decode import Decoded, decode
 from services.vision.scoring import Judgement, judge
+from services.vision.verdict import input_size_px, inspection_of
 from services.wire.batch import Outcome, Rejection, decode_frames, encode_outcomes
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class InspectorCore:
             if model.problem is not None:
                 raise ModelUnavailable(model.problem)  # before the work of decoding
             began_s = self._clock.monotonic_s()
-            size_px = _size_of(model.manifest)
+            size_px = input_size_px(model.manifest)
             decoded = list(self._decoders.map(lambda frame: _decode(frame, size_px), frames))
             decoded_s = self._clock.monotonic_s()
             scores, maps = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
@@ -100,30 +101,9 @@ class InspectorCore:
         judgement: Judgement,
         stage_ms: Mapping[str, float],
     ) -> Inspection:
-        return Inspection(
-            frame_id=frame.frame_id,
-            camera=frame.camera,
-            project=manifest.project,
-            model_version=manifest.version,
-            captured_at=frame.captured_at,
-            judged_at=self._clock.now(),
-            is_anomalous=judgement.is_anomalous,
-            confidence=judgement.confidence,
-            score=score,
-            threshold=manifest.calibration.threshold,
-            is_uncertain=judgement.is_uncertain,
-            subject=frame.subject,
-            epoch=frame.epoch,
-            sequence=frame.sequence,
-            part_id=frame.part_id,
-            lot_id=frame.lot_id,
-            traceparent=frame.traceparent,
-            regions=judgement.regions,
-            width_px=decoded.width_px,
-            height_px=decoded.height_px,
-            stage_ms=stage_ms,
-            unit=self._unit,
-            position=frame.position,
+        now = self._clock.now()
+        return inspection_of(
+            frame, decoded, manifest, score, judgement, judged_at=now, stage_ms=stage_ms, unit=self._unit
         )
 
     def close(self) -> None:
@@ -137,12 +117,6 @@ def _decode(frame: Frame, size_px: tuple[int, int]) -> Decoded | Rejection:
         return decode(frame.image, size_px)
     except Rejected as error:
         return Rejection(error.cause, error.message)
-
-
-def _size_of(manifest: Manifest) -> tuple[int, int]:
-    """Return (width, height) of the model's input (N, H, W, 3)."""
-    _, height_px, width_px, _ = manifest.inputs[0].shape
-    return width_px, height_px
 
 
 class Inspector:

@@ -28,6 +28,7 @@ from services.trainer.registry import Registry
 from services.vision.decode import decode
 from services.vision.runtime import OnnxModel
 from services.vision.scoring import judge
+from services.vision.verdict import input_size_px, inspection_of
 from services.wire import frame as frame_wire
 from services.wire import inspection as inspection_wire
 from services.wire.gen.loupe.v1 import inspector_pb2, inspector_pb2_grpc
@@ -141,28 +142,11 @@ class LocalJudge:
         with self._opening:
             model = self._model
         manifest = model.manifest
-        _, height_px, width_px, _ = manifest.inputs[0].shape
-        decoded = decode(frame.image, (width_px, height_px))
+        decoded = decode(frame.image, input_size_px(manifest))
         scores, maps = model.infer(decoded.pixels[None])
         score = float(scores[0])
-        found = judge(score, maps[0], manifest.calibration)
-        return Inspection(
-            frame_id=frame.frame_id,
-            camera=frame.camera,
-            project=manifest.project,
-            model_version=manifest.version,
-            captured_at=frame.captured_at,
-            judged_at=datetime.now(UTC),
-            is_anomalous=found.is_anomalous,
-            confidence=found.confidence,
-            score=score,
-            threshold=manifest.calibration.threshold,
-            is_uncertain=found.is_uncertain,
-            subject=frame.subject,
-            regions=found.regions,
-            width_px=decoded.width_px,
-            height_px=decoded.height_px,
-        )
+        judgement = judge(score, maps[0], manifest.calibration)
+        return inspection_of(frame, decoded, manifest, score, judgement, judged_at=datetime.now(UTC))
 
     @cached_property
     def _model(self) -> OnnxModel:

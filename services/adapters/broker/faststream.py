@@ -13,6 +13,7 @@ from typing import Any
 
 from faststream.kafka.message import KafkaMessage
 
+from services.adapters.broker.kafka import record_of
 from services.wire.record import Record
 
 # aiokafka's ConsumerRecord; the library ships no types that could be checked.
@@ -40,16 +41,3 @@ def records_of(message: KafkaMessage) -> list[Record]:
     """Return the records of a message or of a batch of them, in order."""
     raw = message.raw_message
     return [record_of(one) for one in (raw if isinstance(raw, Sequence) else (raw,))]
-
-
-def record_of(raw: Raw) -> Record:
-    """Return aiokafka's record as ours; a missing value is empty bytes."""
-    return Record(
-        topic=raw.topic,
-        partition=raw.partition,
-        offset=raw.offset,
-        key=raw.key,
-        value=raw.value or b"",
-        headers=tuple((name, value or b"") for name, value in raw.headers),
-        timestamp_ms=raw.timestamp,
-    )

@@ -269,7 +269,7 @@ class KafkaBrokerConsumer:
 
 
 def record_of(found: Any) -> Record:
-    """Return kafka-python's record as ours; a record without value has empty bytes."""
+    """Return a record of kafka-python or aiokafka as ours; one without value has empty bytes."""
     return Record(
         topic=found.topic,
         partition=found.partition,
