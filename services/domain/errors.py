@@ -7,6 +7,8 @@ LoupeError
 │   ├── DatabaseUnavailable
 │   ├── CacheUnavailable
 │   ├── ModelUnavailable
+│   ├── SourceUnavailable
+│   ├── StorageFull
 │   └── Overloaded
 ├── Rejected              never retry: quarantine the record, or tell the person, with the reason
 │   ├── UnreadableImage
@@ -73,6 +75,23 @@ class CacheUnavailable(RetryLater):
 
 class ModelUnavailable(RetryLater):
     """The model is not loaded, or its server is restarting."""
+
+
+class SourceUnavailable(RetryLater):
+    """A camera gives no pictures now.
+
+    Args:
+        message: a plain sentence, without any password.
+        state: the `CameraState` that it is in, for example `unreachable`.
+    """
+
+    def __init__(self, message: str, state: str = "unreachable", **details: object) -> None:
+        super().__init__(message, state=state, **details)
+        self.state = state
+
+
+class StorageFull(RetryLater):
+    """A disk, or a part of it that was set aside, takes no more; room may be made."""
 
 
 class Overloaded(RetryLater):

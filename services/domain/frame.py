@@ -60,6 +60,8 @@ class Frame:
         lot_id: id of the lot the part belongs to.
         traceparent: W3C trace context.
         dataref: claim check; pixels are in the object store.
+        original: the whole picture, where the camera cropped or scaled it down and kept the original.
+        area: what of the original is published: left, top, width, height as shares (0-1), by comma.
         position: where the record stands; None before it is published.
     """
 
@@ -76,6 +78,8 @@ class Frame:
     lot_id: str | None = None
     traceparent: str | None = None
     dataref: ImageReference | None = None
+    original: ImageReference | None = None
+    area: str | None = None
     position: RecordPosition | None = None
 
 

@@ -27,6 +27,15 @@ class ArchivePolicy(StrEnum):
     NONE = "none"
 
 
+class RetentionClass(StrEnum):
+    """How long kept pixels stay; after it they are deleted, and the verdict stays."""
+
+    SHORT = "short"  # 7 days
+    STANDARD = "standard"  # 90 days
+    LONG = "long"  # 730 days
+    FOREVER = "forever"
+
+
 class HostingStatus(StrEnum):
     """How far the desired state of one project has come."""
 
@@ -58,7 +67,10 @@ class Route:
     """Frames of cameras that match `camera_pattern` (shell pattern) go to `project`.
 
     Attributes:
+        share_ratio: share of the frames (0-1) that a canary judges; 1 for the other modes.
+        retention: how long the kept pixels stay.
         deadline_s: frames older than this when their turn comes are declared shed; None: never.
+        priority: among routes that match a camera the highest counts.
     """
 
     camera_pattern: str
@@ -66,6 +78,9 @@ class Route:
     mode: RouteMode = RouteMode.LIVE
     archive: ArchivePolicy = ArchivePolicy.INTERESTING
     deadline_s: float | None = None
+    share_ratio: float = 1.0
+    retention: RetentionClass = RetentionClass.STANDARD
+    priority: int = 0
 
 
 def routes_in_force(routes: Sequence[Route], hosted_projects: Sequence[str]) -> tuple[Route, ...]:

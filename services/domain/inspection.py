@@ -49,6 +49,9 @@ class Inspection:
         is_uncertain: the score lies in the version's uncertainty band.
         regions: largest first; empty for a normal frame.
         image: kept pixels, None when the archive policy kept none.
+        retention: how long `image` is kept (`RetentionClass`); empty when nothing is.
+        original: see `Frame.original`; kept as long as `image`.
+        area: see `Frame.area`.
         width_px: width of the upright decoded image.
         height_px: height of the upright decoded image.
         stage_ms: milliseconds per stage, keys as in `STAGES`.
@@ -77,6 +80,9 @@ class Inspection:
     traceparent: str | None = None
     regions: tuple[Region, ...] = ()
     image: ImageReference | None = None
+    retention: str = ""
+    original: ImageReference | None = None
+    area: str | None = None
     width_px: int = 0
     height_px: int = 0
     stage_ms: Mapping[str, float] = field(default_factory=dict)

@@ -30,6 +30,12 @@ class ShedReason(StrEnum):
     BROKER_UNAVAILABLE = "broker-unavailable"
     UNREADABLE_SOURCE = "unreadable-source"
     STORE_UNAVAILABLE = "store-unavailable"
+    SKIPPED = "skipped"  # the source gave more pictures than were asked for
+    TOO_LARGE = "too-large"  # above the limit of the claim check
+    # The spool was full, and the camera's policy said so.
+    DROPPED_OLDEST = "dropped-oldest"
+    DROPPED_NEWEST = "dropped-newest"
+    SAMPLED = "sampled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ DAY_S = 24 * HOUR_S
 INLINE_LIMIT_BYTES = 10 * MIB
 # Headers of a frame are about 1 KiB and a dead letter adds its cause; a whole MiB leaves no doubt.
 RECORD_LIMIT_BYTES = INLINE_LIMIT_BYTES + MIB
+# Largest image that is judged at all; above the inline limit it travels by claim check.
+CLAIM_LIMIT_BYTES = 100 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,17 @@ FRAMES = Topic(
     "loupe.frames", "camera", "the encoded image", "1", (_INGEST,), (_STREAM,),
     retention_s=DAY_S, retention_bytes=4096 * MIB,
 )  # fmt: skip
+TRIGGERS = Topic(
+    "loupe.triggers", "camera", "JSON: part_id, lot_id", "1", ("anyone",), (_INGEST,),
+    retention_s=HOUR_S, retention_bytes=64 * MIB,
+)  # fmt: skip
 INSPECTIONS = Topic(
     "loupe.inspections", "camera", "protobuf Inspection", "3", (_STREAM,), (_RESULTS,),
     retention_bytes=512 * MIB,
 )  # fmt: skip
 EVENTS = Topic(
-    "loupe.events", "camera", "CloudEvents JSON", "4", (_RESULTS,), ("anyone",),
-    retention_bytes=512 * MIB,
+    "loupe.events", "camera", "CloudEvents JSON", "4", (_RESULTS, "services/ingest/supervisor.py"),
+    ("anyone",), retention_bytes=512 * MIB,
 )  # fmt: skip
 LABELS = Topic(
     "loupe.labels", "project", "protobuf or JSON Label", "5", ("anyone",), (_TRAINER,),
@@ -97,5 +103,5 @@ DEAD_LETTERS: tuple[Topic, ...] = (
 )
 
 TOPICS: tuple[Topic, ...] = (
-    FRAMES, INSPECTIONS, EVENTS, LABELS, TRAINING, MODELS, LEDGER, *DEAD_LETTERS,
+    FRAMES, TRIGGERS, INSPECTIONS, EVENTS, LABELS, TRAINING, MODELS, LEDGER, *DEAD_LETTERS,
 )  # fmt: skip

@@ -31,7 +31,7 @@ def encode_frame(frame: Frame) -> OutRecord:
     """
     if frame.epoch is None or frame.sequence is None:
         raise MalformedRecord("A frame to be published needs an epoch and a sequence.")
-    reference = frame.dataref
+    reference, original = frame.dataref, frame.original
     headers = write_headers(
         event_type=FRAME_TYPE,
         source=quote(frame.camera, safe="/:-_."),
@@ -49,6 +49,10 @@ def encode_frame(frame: Frame) -> OutRecord:
             "dataref": reference.uri if reference else None,
             "datarefsha256": reference.sha256 if reference else None,
             "datarefsize": str(reference.size_bytes) if reference else None,
+            "originalref": original.uri if original else None,
+            "originalsha256": original.sha256 if original else None,
+            "originalsize": str(original.size_bytes) if original else None,
+            "area": frame.area,
         },
     )
     return OutRecord(FRAMES.name, frame.camera.encode(), frame.image, headers)
@@ -84,7 +88,9 @@ def decode_frame(record: Record) -> Frame:
         part_id=found.get("partid"),
         lot_id=found.get("lotid"),
         traceparent=found.get("traceparent"),
-        dataref=_dataref_of(found),
+        dataref=_reference_of(found, "dataref"),
+        original=_reference_of(found, "original", "originalref"),
+        area=found.get("area"),
         position=record.position,
     )
 
@@ -100,12 +106,12 @@ def _text_of(key: bytes | None) -> str:
     return text[:256] if text.isprintable() else key.hex()[:128]
 
 
-def _dataref_of(found: dict[str, str]) -> ImageReference | None:
-    uri = found.get("dataref")
+def _reference_of(found: dict[str, str], name: str, uri_name: str | None = None) -> ImageReference | None:
+    uri = found.get(uri_name or name)
     if uri is None:
         return None
-    size_bytes = read_number(found.get("datarefsize")) or 0
-    return ImageReference(uri, found.get("datarefsha256", ""), size_bytes)
+    size_bytes = read_number(found.get(f"{name}size")) or 0
+    return ImageReference(uri, found.get(f"{name}sha256", ""), size_bytes)
 
 
 def to_reference(reference: ImageReference) -> frame_pb2.ImageReference:
@@ -147,9 +153,12 @@ def to_message(frame: Frame) -> frame_pb2.Frame:
         part_id=frame.part_id or "",
         lot_id=frame.lot_id or "",
         traceparent=frame.traceparent or "",
+        area=frame.area or "",
     )
     if frame.dataref is not None:
         message.dataref.CopyFrom(to_reference(frame.dataref))
+    if frame.original is not None:
+        message.original.CopyFrom(to_reference(frame.original))
     if frame.position is not None:
         message.position.CopyFrom(to_position(frame.position))
     return message
@@ -175,6 +184,8 @@ def from_message(message: frame_pb2.Frame) -> Frame:
         lot_id=message.lot_id or None,
         traceparent=message.traceparent or None,
         dataref=from_reference(message.dataref) if message.HasField("dataref") else None,
+        original=from_reference(message.original) if message.HasField("original") else None,
+        area=message.area or None,
         position=from_position(message.position) if message.HasField("position") else None,
     )
 

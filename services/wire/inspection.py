@@ -71,7 +71,11 @@ def to_message(inspection: Inspection) -> inspection_pb2.Inspection:
         height_px=inspection.height_px,
         stage_ms=dict(inspection.stage_ms),
         unit=inspection.unit,
+        retention=inspection.retention,
+        area=inspection.area or "",
     )
+    if inspection.original is not None:
+        message.original.CopyFrom(to_reference(inspection.original))
     if inspection.image is not None:
         message.image.CopyFrom(to_reference(inspection.image))
     if inspection.position is not None:
@@ -111,6 +115,9 @@ def from_message(message: inspection_pb2.Inspection) -> Inspection:
         traceparent=message.traceparent or None,
         regions=tuple(_from_region(region) for region in message.regions),
         image=from_reference(message.image) if message.HasField("image") else None,
+        retention=message.retention,
+        original=from_reference(message.original) if message.HasField("original") else None,
+        area=message.area or None,
         width_px=message.width_px,
         height_px=message.height_px,
         stage_ms=dict(message.stage_ms),

@@ -77,6 +77,13 @@ inspections = Table(
     Column("image_uri", String(1024)),
     Column("image_sha256", String(64)),
     Column("image_bytes", BigInteger),
+    Column("retention", String(16), nullable=False, server_default=""),
+    # Set when retention deleted the pixels; the verdict stays.
+    Column("image_deleted_at", UtcDateTime),
+    Column("original_uri", String(1024)),
+    Column("original_sha256", String(64)),
+    Column("original_bytes", BigInteger),
+    Column("area", String(64)),
     Column("width_px", Integer, nullable=False),
     Column("height_px", Integer, nullable=False),
     Column("stage_ms", JSON, nullable=False),
@@ -87,6 +94,8 @@ inspections = Table(
     # Capture to stored verdict, milliseconds; a clock in the future gives 0, never less.
     Column("latency_ms", Float, nullable=False),
     Index(None, "frame_id"),
+    Index(None, "image_sha256"),
+    Index(None, "original_sha256"),
     Index(None, "camera", "captured_at"),
     Index(None, "project", "judged_at"),
 )
@@ -116,6 +125,9 @@ quarantine = Table(
     Column("reason", String(1024), nullable=False),
     Column("tries", Integer, nullable=False),
     Column("failed_at", UtcDateTime, nullable=False),
+    # Pixels that the frame referred to (claim check); kept as long as the dead letter.
+    Column("image_uri", String(1024)),
+    Column("image_sha256", String(64)),
     # Where the dead letter itself stands in loupe.frames.dlq.
     Column("letter_partition", Integer, nullable=False),
     Column("letter_offset", BigInteger, nullable=False),
@@ -135,7 +147,22 @@ ledger_captured = Table(
     Column("is_ended", Boolean, nullable=False, index=True),
 )
 
-# A shed frame by id; ingesters' shed ranges are spelled out into one row per frame.
+# Ranges that an ingester declared shed; a range may stand for millions of frames.
+ledger_shed_ranges = Table(
+    "ledger_shed_ranges",
+    metadata,
+    Column("entry_id", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # place of the range in its entry
+    Column("camera", String(1024), nullable=False, index=True),
+    Column("epoch", String(1024), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("declared_at", UtcDateTime, nullable=False),
+    Index(None, "camera", "epoch", "first"),
+)
+
+# A frame that the stream shed, by id.
 ledger_shed = Table(
     "ledger_shed",
     metadata,
@@ -221,4 +248,46 @@ routes = Table(
     Column("archive", String(16), nullable=False),
     Column("deadline_s", Float),
     Column("priority", Integer, nullable=False),
+    Column("share_ratio", Float, nullable=False, server_default="1"),
+    Column("retention", String(16), nullable=False, server_default="standard"),
+    Column("changed_by", String(256), nullable=False, server_default=""),
+    Column("changed_at", UtcDateTime),
+)
+
+# --- written by services.ingest.camera_store ----------------------------------------------------
+
+cameras = Table(
+    "cameras",
+    metadata,
+    Column("camera", String(128), primary_key=True),
+    Column("source", String(2048), nullable=False),
+    # User and password of the source, or env:NAME; never shown, never logged.
+    Column("secret", String(1024)),
+    # SHA-256 of the token that pushes to this camera; the token itself is shown once.
+    Column("push_token_sha256", String(64)),
+    Column("options", JSON, nullable=False),  # the other fields of domain Camera
+    Column("is_paused", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("changed_by", String(256), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# How each camera does, told by the ingester that holds it. A lease that ran out may be taken by another.
+camera_states = Table(
+    "camera_states",
+    metadata,
+    Column("camera", String(128), primary_key=True),
+    Column("ingester", String(256), nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),
+    Column("state", String(32), nullable=False, index=True),  # domain CameraState
+    Column("message", String(1024), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("epoch", String(64)),
+    Column("captured", BigInteger, nullable=False),
+    Column("acknowledged", BigInteger, nullable=False),
+    Column("shed", BigInteger, nullable=False),
+    Column("spooled", BigInteger, nullable=False),
+    Column("fps", Float, nullable=False),
+    Column("last_frame_at", UtcDateTime),
+    Column("told_at", UtcDateTime, nullable=False),
 )

@@ -96,6 +96,8 @@ class Frame(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     DATAREF_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
     """UUID; empty in a synchronous call lets the server choose."""
     camera: _builtins.str
@@ -114,6 +116,8 @@ class Frame(_message.Message):
     lot_id: _builtins.str
     traceparent: _builtins.str
     """W3C trace context."""
+    area: _builtins.str
+    """What of the original is published: left, top, width, height as shares (0-1), by comma."""
     @_builtins.property
     def captured_at(self) -> _timestamp_pb2.Timestamp:
         """UTC."""
@@ -122,6 +126,10 @@ class Frame(_message.Message):
     def dataref(self) -> Global___ImageReference: ...
     @_builtins.property
     def position(self) -> Global___RecordPosition: ...
+    @_builtins.property
+    def original(self) -> Global___ImageReference:
+        """The whole picture, where the camera cropped or scaled it down and kept the original."""
+
     def __init__(
         self,
         *,
@@ -139,10 +147,12 @@ class Frame(_message.Message):
         traceparent: _builtins.str = ...,
         dataref: Global___ImageReference | None = ...,
         position: Global___RecordPosition | None = ...,
+        original: Global___ImageReference | None = ...,
+        area: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "captured_at", b"captured_at", "dataref", b"dataref", "position", b"position", "sequence", b"sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "captured_at", b"captured_at", "dataref", b"dataref", "original", b"original", "position", b"position", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "camera", b"camera", "captured_at", b"captured_at", "content_type", b"content_type", "dataref", b"dataref", "epoch", b"epoch", "frame_id", b"frame_id", "image", b"image", "lot_id", b"lot_id", "part_id", b"part_id", "position", b"position", "project", b"project", "sequence", b"sequence", "subject", b"subject", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "area", b"area", "camera", b"camera", "captured_at", b"captured_at", "content_type", b"content_type", "dataref", b"dataref", "epoch", b"epoch", "frame_id", b"frame_id", "image", b"image", "lot_id", b"lot_id", "original", b"original", "part_id", b"part_id", "position", b"position", "project", b"project", "sequence", b"sequence", "subject", b"subject", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
     _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015

@@ -113,6 +113,9 @@ class Inspection(_message.Message):
     STAGE_MS_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
     """UUID."""
     camera: _builtins.str
@@ -140,6 +143,10 @@ class Inspection(_message.Message):
     height_px: _builtins.int
     unit: _builtins.str
     """Replica that judged."""
+    retention: _builtins.str
+    """How long image is kept: short | standard | long | forever; empty when nothing is."""
+    area: _builtins.str
+    """As in Frame."""
     @_builtins.property
     def captured_at(self) -> _timestamp_pb2.Timestamp:
         """UTC."""
@@ -163,6 +170,10 @@ class Inspection(_message.Message):
     @_builtins.property
     def position(self) -> _frame_pb2.RecordPosition:
         """The frame's record."""
+
+    @_builtins.property
+    def original(self) -> _frame_pb2.ImageReference:
+        """As in Frame; kept as long as image."""
 
     def __init__(
         self,
@@ -193,10 +204,13 @@ class Inspection(_message.Message):
         stage_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         unit: _builtins.str = ...,
         position: _frame_pb2.RecordPosition | None = ...,
+        retention: _builtins.str = ...,
+        original: _frame_pb2.ImageReference | None = ...,
+        area: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "captured_at", b"captured_at", "image", b"image", "judged_at", b"judged_at", "position", b"position", "sequence", b"sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "captured_at", b"captured_at", "image", b"image", "judged_at", b"judged_at", "original", b"original", "position", b"position", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "camera", b"camera", "captured_at", b"captured_at", "confidence", b"confidence", "epoch", b"epoch", "frame_id", b"frame_id", "height_px", b"height_px", "image", b"image", "is_anomalous", b"is_anomalous", "is_uncertain", b"is_uncertain", "judged_at", b"judged_at", "lot_id", b"lot_id", "model_version", b"model_version", "part_id", b"part_id", "position", b"position", "project", b"project", "regions", b"regions", "role", b"role", "run", b"run", "score", b"score", "sequence", b"sequence", "stage_ms", b"stage_ms", "subject", b"subject", "threshold", b"threshold", "traceparent", b"traceparent", "unit", b"unit", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "area", b"area", "camera", b"camera", "captured_at", b"captured_at", "confidence", b"confidence", "epoch", b"epoch", "frame_id", b"frame_id", "height_px", b"height_px", "image", b"image", "is_anomalous", b"is_anomalous", "is_uncertain", b"is_uncertain", "judged_at", b"judged_at", "lot_id", b"lot_id", "model_version", b"model_version", "original", b"original", "part_id", b"part_id", "position", b"position", "project", b"project", "regions", b"regions", "retention", b"retention", "role", b"role", "run", b"run", "score", b"score", "sequence", b"sequence", "stage_ms", b"stage_ms", "subject", b"subject", "threshold", b"threshold", "traceparent", b"traceparent", "unit", b"unit", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
     _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015

@@ -67,7 +67,9 @@ class LedgerEntry(_message.Message):
     epoch: _builtins.str
     """The ingester's epoch, for ranges."""
     reason: _builtins.str
-    """no-route | deadline | broker-unavailable | unreadable-source; empty when captured"""
+    """no-route | deadline | broker-unavailable | unreadable-source | store-unavailable | skipped | too-large |
+    dropped-oldest | dropped-newest | sampled; empty when captured
+    """
     partition: _builtins.int
     """Partition of loupe.frames the shed frames stood in."""
     @_builtins.property

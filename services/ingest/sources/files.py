@@ -9,53 +9,16 @@ from __future__ import annotations
 import mimetypes
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 from services.domain.errors import BadRequest
 from services.domain.frame import IMAGE_SUFFIXES
+from services.ingest.sources.protocol import Shot, Source, Unreadable
+from services.ingest.sources.watch import settled_files
 from services.ingest.synthetic import SyntheticLine
-from services.ingest.watch import settled_files
 
 SYNTHETIC = "synthetic"
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One image, as the camera gave it.
-
-    Attributes:
-        image: encoded bytes.
-        content_type: media type by file name; a claim, not a fact.
-        subject: file name or part id.
-    """
-
-    image: bytes
-    content_type: str
-    subject: str
-    part_id: str | None = None
-    lot_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An image that was there and could not be read; it takes a sequence and is declared shed."""
-
-    subject: str
-    reason: str
-
-
-class Source(Protocol):
-    """A stream of images; used by one thread."""
-
-    def shots(self, stop: Event) -> Iterator[Shot | Unreadable | None]:
-        """Yield images, and None at least twice a second while there is nothing new; end when `stop` is set.
-
-        May block half a second at most.
-        """
-        ...
 
 
 class FileSource:
