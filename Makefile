@@ -18,7 +18,7 @@ PYTEST := $(BIN)/pytest
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check test demo generate contract e2e bench-stream load clean
+.PHONY: help setup lock check test demo generate contract e2e bench-stream bench-line soak load clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,12 @@ e2e: setup ## Whole chains on the whole stack
 
 bench-stream: setup ## Measure the stream against the bare loop; ends with ratio=… p50_ms=… p99_ms=…
 	$(BIN)/python -m loadtest.bench_stream $(ARGS)
+
+bench-line: setup ## Measure the line: make bench-line ARGS="spool|ingest|video|ledger|latency"
+	$(BIN)/python -m loadtest.bench_line $(ARGS)
+
+soak: setup ## One camera at 50 frames/s for an hour: the slope of each part's memory
+	$(BIN)/python -m loadtest.soak $(ARGS)
 
 load: setup ## Load test with thresholds that can fail
 	$(BIN)/python -m loadtest $(ARGS)
