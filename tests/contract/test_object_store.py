@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from services.adapters.object_store import ObjectStore, folder_store, memory_store, s3_store
+from services.adapters.object_store.listing import infos_under
 from services.adapters.object_store.store import FRAMES_BUCKET, MODELS_BUCKET
 from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
 from services.domain.frame import ImageReference
@@ -76,6 +78,58 @@ def test_listing_names_all_below_a_folder(store: ObjectStore, prefix: str) -> No
     assert store.list(f"{prefix}/a") == (f"{prefix}/a/x", f"{prefix}/a/y")
 
 
+def test_entries_tell_size_time_and_whether_bytes_were_replaced(store: ObjectStore, prefix: str) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    for name in ("b", "a/x", "a/y"):
+        store.put(f"{prefix}/{name}", name.encode())
+    store.put(f"{prefix}-other/z", b"1")
+    entries = {entry.uri: entry for entry in store.entries(prefix)}
+    assert sorted(entries) == [f"{prefix}/a/x", f"{prefix}/a/y", f"{prefix}/b"]
+    one = entries[f"{prefix}/a/x"]
+    assert one.size_bytes == 3
+    assert before < one.modified_at < datetime.now(UTC) + timedelta(seconds=5)
+    store.put(one.uri, b"other bytes")
+    (other,) = (entry for entry in store.entries(f"{prefix}/a") if entry.uri == one.uri)
+    assert other.etag != one.etag
+    assert list(store.entries(f"{prefix}/none")) == []
+
+
+def test_a_listing_goes_on_where_a_page_ends(store: ObjectStore, prefix: str) -> None:
+    for number in range(7):
+        store.put(f"{prefix}/{number}", b"1")
+    path = store._path(prefix)
+    names = [found.rsplit("/", 1)[1] for found, _ in infos_under(store._files, path, page_size=3)]
+    assert sorted(names) == [str(number) for number in range(7)]
+
+
+def test_a_bucket_is_there_or_not(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/one", b"1")
+    assert store.has_bucket(prefix)
+    assert not store.has_bucket("s3://no-such-bucket-here/x")
+    assert list(store.entries("s3://no-such-bucket-here/x")) == []
+
+
+def test_deleting_is_harmless_twice(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/one", b"1")
+    store.delete(f"{prefix}/one")
+    store.delete(f"{prefix}/one")
+    assert not store.exists(f"{prefix}/one")
+
+
+def test_only_the_object_that_was_seen_is_moved(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/one", b"seen")
+    (seen,) = store.entries(prefix)
+    store.put(f"{prefix}/one", b"replaced")
+    with pytest.raises(UnknownObject):
+        store.move(seen.uri, f"{prefix}/done/one", etag=seen.etag)
+    (now,) = store.entries(prefix)
+    store.move(now.uri, f"{prefix}/done/one", etag=now.etag)
+    assert store.list(prefix) == (f"{prefix}/done/one",)
+    assert store.get(f"{prefix}/done/one") == b"replaced"
+    with pytest.raises(UnknownObject):
+        store.move(now.uri, f"{prefix}/done/one", etag=now.etag)
+
+
 def test_an_image_is_kept_once_under_its_hash(store: ObjectStore) -> None:
     image = uuid4().bytes
     reference = store.put_image(FRAMES_BUCKET, image)
@@ -111,3 +165,14 @@ def test_a_wrong_key_is_refused(s3_access: S3Access) -> None:
     store = s3_store(s3_access.endpoint, s3_access.key, "wrong", s3_access.region)
     with pytest.raises(StoreUnavailable):
         store.put(f"s3://{FRAMES_BUCKET}/one", b"1")
+
+
+def test_wrong_keys_are_told_from_a_store_that_is_away(s3_access: S3Access) -> None:
+    store = s3_store(s3_access.endpoint, s3_access.key, "wrong", s3_access.region)
+    with pytest.raises(StoreUnavailable) as refused:
+        list(store.entries(f"s3://{FRAMES_BUCKET}/x"))
+    assert refused.value.details["is_refused"] is True
+    gone = s3_store("http://127.0.0.1:1", "key", "secret", "us-east-1")
+    with pytest.raises(StoreUnavailable) as away:
+        list(gone.entries(f"s3://{FRAMES_BUCKET}/x"))
+    assert away.value.details["is_refused"] is False

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from services.adapters.object_store.listing import ObjectEntry, bucket_exists, entry_of, infos_under
 from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
 from services.domain.frame import ImageReference
 
@@ -94,6 +95,77 @@ class ObjectStore:
         cut = len(self._root.strip("/")) + 1 if self._root else 0
         return tuple(sorted(_SCHEME + path.strip("/")[cut:] for path in paths))
 
+    def entries(self, prefix_uri: str) -> Iterator[ObjectEntry]:
+        """Yield all objects under a prefix folder with size, time and ETag, in no promised order.
+
+        Memory does not grow with their number on S3; elsewhere it holds one folder. A bucket that does not
+        exist has none: see `has_bucket`.
+
+        Raises:
+            StoreUnavailable: the store did not answer; `details["is_refused"]`: its keys are not welcome.
+        """
+        folder = self._path(prefix_uri)
+        cut = len(self._root.strip("/")) + 1 if self._root else 0
+        try:
+            self._files.invalidate_cache()
+            for path, info in infos_under(self._files, folder):
+                yield entry_of(_SCHEME + path.strip("/")[cut:], info)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise _unavailable(prefix_uri, "could not be listed", error) from error
+
+    def has_bucket(self, uri: str) -> bool:
+        """Tell whether the bucket of an address exists and may be seen.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        bucket = self._path("/".join(uri.split("/")[:3]))
+        try:
+            self._files.invalidate_cache()
+            return bucket_exists(self._files, bucket)
+        except Exception as error:
+            raise _unavailable(uri, "could not be looked up", error) from error
+
+    def delete(self, uri: str) -> None:
+        """Delete an object; harmless when there is none of that name.
+
+        Raises:
+            StoreUnavailable: the store did not do it.
+        """
+        path = self._path(uri)
+        try:
+            self._files.rm_file(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise _unavailable(uri, "could not be deleted", error) from error
+
+    def move(self, uri: str, to_uri: str, *, etag: str) -> None:
+        """Copy an object to another name and delete it, if it is still the one with that ETag.
+
+        A copy that stays because the deletion failed is overwritten by the next try.
+
+        Raises:
+            UnknownObject: there is none of that name, or its bytes were replaced since.
+            StoreUnavailable: the store did not do it.
+        """
+        path, to_path = self._path(uri), self._path(to_uri)
+        try:
+            self._files.invalidate_cache()
+            found = entry_of(uri, self._files.info(path))
+            if found.etag != etag:
+                raise FileNotFoundError(uri)
+            if self._root:
+                self._files.makedirs(to_path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.cp_file(path, to_path)
+            self._files.rm_file(path)
+        except FileNotFoundError as error:
+            raise UnknownObject(f"{uri} is gone or was replaced.", uri=uri) from error
+        except Exception as error:
+            raise _unavailable(uri, "could not be moved", error) from error
+
     def put_image(self, bucket: str, data: bytes) -> ImageReference:
         """Keep an image under its SHA-256; equal bytes are kept once.
 
@@ -153,6 +225,11 @@ class ObjectStore:
             raise UnknownObject(f"{uri!r} is not an address of the form s3://bucket/key.", uri=uri)
         path = uri.removeprefix(_SCHEME)
         return f"{self._root}/{path}" if self._root else path
+
+
+def _unavailable(uri: str, what: str, error: Exception) -> StoreUnavailable:
+    is_refused = isinstance(error, PermissionError)
+    return StoreUnavailable(f"{uri} {what}: {error}", uri=uri, is_refused=is_refused)
 
 
 def image_reference(bucket: str, data: bytes) -> ImageReference:
