@@ -289,5 +289,7 @@ camera_states = Table(
     Column("spooled", BigInteger, nullable=False),
     Column("fps", Float, nullable=False),
     Column("last_frame_at", UtcDateTime),
+    # When the configuration that this is told of was changed: one that ended or is wrong stays so until then.
+    Column("configured_at", UtcDateTime),
     Column("told_at", UtcDateTime, nullable=False),
 )

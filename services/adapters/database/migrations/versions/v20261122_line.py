@@ -106,6 +106,7 @@ def _create_cameras() -> None:
         sa.Column("spooled", sa.BigInteger(), nullable=False),
         sa.Column("fps", sa.Float(), nullable=False),
         sa.Column("last_frame_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("configured_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("camera", name=op.f("pk_camera_states")),
     )

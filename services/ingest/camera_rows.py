@@ -1,0 +1,154 @@
+"""Cameras and their states as rows of the database, and back (arrow 1). Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from services.domain.camera import Area, Camera, CameraState, OriginalPolicy, ShedPolicy
+
+NEVER = datetime.fromtimestamp(0, UTC)
+_LONGEST_MESSAGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCamera:
+    """A camera as configured, with what must never be shown.
+
+    Attributes:
+        secret: `user:password` of its source, or `env:NAME`.
+        push_token_sha256: digest of the token that pushes to it.
+        changed_at: grows with every change of any camera, whatever the clock does.
+    """
+
+    camera: Camera
+    secret: str | None = field(default=None, repr=False)
+    push_token_sha256: str | None = field(default=None, repr=False)
+    changed_at: datetime = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class CameraReport:
+    """How a camera does.
+
+    Attributes:
+        since: when it came into this state.
+        epoch: of its run; None while it has none.
+        spooled: frames that wait on disk.
+        fps: captured frames per second over the last seconds.
+        configured_at: `changed_at` of the configuration that this is told of.
+    """
+
+    camera: str
+    state: CameraState
+    message: str
+    since: datetime
+    epoch: str | None = None
+    captured: int = 0
+    acknowledged: int = 0
+    shed: int = 0
+    spooled: int = 0
+    fps: float = 0.0
+    last_frame_at: datetime | None = None
+    configured_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCamera:
+    """A camera as people see it.
+
+    Attributes:
+        ingester: who runs it; None when nobody does.
+        report: what its ingester, or the last one, told.
+    """
+
+    stored: StoredCamera
+    ingester: str | None
+    report: CameraReport
+
+
+def report_row(report: CameraReport, now: datetime) -> dict[str, Any]:
+    """Return the values of a state's row; its camera is the parameter `of_camera`."""
+    row = asdict(report)
+    return {
+        **{name: value for name, value in row.items() if name != "camera"},
+        "of_camera": report.camera,
+        "state": report.state.value,
+        "message": report.message[:_LONGEST_MESSAGE],
+        "told_at": now,
+    }
+
+
+def row_of(one: StoredCamera) -> dict[str, Any]:
+    """Return the values of a camera's row but for who changed it and when."""
+    options = asdict(one.camera)
+    name, source, is_paused = (options.pop(key) for key in ("camera", "source", "is_paused"))
+    return {
+        "camera": name,
+        "source": source,
+        "is_paused": is_paused,
+        "options": options,
+        "secret": one.secret,
+        "push_token_sha256": one.push_token_sha256,
+    }
+
+
+def stored_of(row: Row[Any]) -> StoredCamera:
+    """Return the camera of a row; options that this version does not know are left out."""
+    options: Mapping[str, Any] = row.options
+    area = options.get("area")
+    known = {key: value for key, value in options.items() if key in Camera.__dataclass_fields__}
+    camera = Camera(
+        **{
+            **known,
+            "camera": row.camera,
+            "source": row.source,
+            "is_paused": row.is_paused,
+            "area": Area(**area) if area else None,
+            "keep_original": OriginalPolicy(options.get("keep_original", OriginalPolicy.NONE)),
+            "shed": ShedPolicy(options.get("shed", ShedPolicy.DROP_OLDEST)),
+        }
+    )
+    return StoredCamera(camera, row.secret, row.push_token_sha256, row.changed_at)
+
+
+def listed_of(row: Row[Any], now: datetime) -> ListedCamera:
+    """Return a camera as people see it, from its row and its state's, whose names begin with `told_`."""
+    stored = stored_of(row)
+    if row.told_camera is None:
+        state = CameraState.PAUSED if stored.camera.is_paused else CameraState.NEW
+        message = "" if stored.camera.is_paused else "No ingester has taken it yet."
+        return ListedCamera(
+            stored, None, CameraReport(stored.camera.camera, state, message, stored.changed_at)
+        )
+    told = CameraReport(
+        camera=row.told_camera,
+        state=CameraState(row.told_state),
+        message=row.told_message,
+        since=row.told_since,
+        epoch=row.told_epoch,
+        captured=row.told_captured,
+        acknowledged=row.told_acknowledged,
+        shed=row.told_shed,
+        spooled=row.told_spooled,
+        fps=row.told_fps,
+        last_frame_at=row.told_last_frame_at,
+        configured_at=row.told_configured_at,
+    )
+    if row.told_lease_until > now:
+        return ListedCamera(stored, row.told_ingester, told)
+    return ListedCamera(stored, None, _without_ingester(stored, told))
+
+
+def _without_ingester(stored: StoredCamera, told: CameraReport) -> CameraReport:
+    """Return how a camera does that nobody holds: its last word counts only where it still can."""
+    if stored.camera.is_paused:
+        return replace(told, state=CameraState.PAUSED, message="", fps=0.0)
+    if told.configured_at == stored.changed_at and told.state in {CameraState.ENDED, CameraState.WAITING}:
+        return replace(told, fps=0.0)
+    message = f"No ingester runs it; the last one told {told.state.value}."
+    return replace(told, state=CameraState.WAITING, message=message, fps=0.0)
