@@ -38,6 +38,8 @@ COMMANDS: dict[str, Entry] = {
     "fit": Entry("fit:fit", "Fit a detector from photos of good parts.", _JUDGE),
     "inspect": Entry("inspect:inspect", "Judge image files.", _JUDGE),
     "camera": Entry("camera:app", "Publish images as a camera does.", _JUDGE),
+    "label": Entry("label:label", "Say what pictures show: normal, or which anomaly where.", _JUDGE),
+    "labels": Entry("label:labels", "What each project's dataset holds.", _LOOK),
     "status": Entry("stack:status", "Health, memory, port and version of each part.", _LOOK),
     "events": Entry("events:events", "Anomaly events as they come.", _LOOK),
     "ledger": Entry("ledger:ledger", "Prove that no frame was lost.", _LOOK),

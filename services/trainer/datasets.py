@@ -7,23 +7,25 @@ an earlier one, in whatever order they arrive. Does not read Kafka.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, Select, select, update
 
 from services.adapters.database import insert_or_ignore, reading, writing
-from services.adapters.database.tables import dataset_entries, inspections
-from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore
-from services.domain.errors import Rejected
+from services.adapters.database.tables import dataset_entries, inspections, quarantine
+from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, image_reference
+from services.domain.errors import BadRequest, Rejected
 from services.domain.frame import ImageReference
 from services.domain.inspection import Role
 from services.domain.label import Label, Mask, Verdict
 from services.domain.project import checked_project_name
 from services.trainer.registry import ensure_project
+from services.vision.masks import read_mask, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,22 @@ class DatasetEntry:
     labelled_at: datetime
 
 
+@dataclass(slots=True)
+class LabelCounts:
+    """How many images of a project have which label.
+
+    Attributes:
+        verdicts: images per verdict; `none` where a label only names classes, boxes or masks.
+        types: images per anomaly type.
+        masks: drawn masks.
+    """
+
+    project: str
+    verdicts: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    masks: int = 0
+
+
 class Datasets:
     """The labelled images of all projects; the only writer of `dataset_entries`."""
 
@@ -52,13 +70,16 @@ class Datasets:
         """Keep a label; return False if the same or a later one is known already.
 
         Raises:
-            Rejected: the frame is unknown, its pixels were not kept, or they are not those named.
+            Rejected: the frame is unknown, its pixels are not kept or not those named, a mask does not fit
+                them, or the entry is another project's.
             StoreUnavailable: nothing was kept; try again.
             DatabaseUnavailable: no row was written; try again.
         """
         checked_project_name(label.project)
-        image = self._own_copy(label.image or self._image_of_frame(label.frame_id))
-        masks = [Mask(mask.name, self._own_copy(mask.image)) for mask in label.masks]
+        wanted = label.image or image_of_frame(self._engine, label.frame_id)
+        pixels = self._store.get_image(wanted)
+        masks = self._masks_of(label, pixels)
+        image = self._own_copy(wanted, pixels)
         values = _row_of(label, image, masks)
         with writing(self._engine) as connection:
             ensure_project(connection, label.project, label.labelled_at)
@@ -84,33 +105,85 @@ class Datasets:
         """
         return self._store.get_image(entry.image)
 
-    def _own_copy(self, image: ImageReference) -> ImageReference:
-        return self._store.put_image(DATASETS_BUCKET, self._store.get_image(image))
+    def _masks_of(self, label: Label, pixels: bytes) -> list[Mask]:
+        """Return a label's masks as our own black-and-white PNGs of the picture's size."""
+        if not label.masks:
+            return []
+        size_px = size_of(pixels)
+        drawn = [(mask.name, read_mask(self._store.get_image(mask.image), size_px)) for mask in label.masks]
+        return [Mask(name, self._store.put_image(DATASETS_BUCKET, data)) for name, data in drawn]
 
-    def _image_of_frame(self, frame_id: UUID | None) -> ImageReference:
-        """Return the pixels that were kept of a frame when it was judged."""
-        columns = (inspections.c.image_uri, inspections.c.image_sha256, inspections.c.image_bytes)
-        query = (
-            select(*columns)
-            .where(inspections.c.frame_id == str(frame_id), inspections.c.role == Role.LIVE.value)
-            .order_by(inspections.c.image_uri.is_(None))
-        )
-        with reading(self._engine) as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            message = f"No verdict on frame {frame_id} is recorded, so there is no image to label."
-            raise Rejected(message, frame_id=str(frame_id))
-        if row.image_uri is None:
-            message = (
-                f"The pixels of frame {frame_id} were not kept (its route's archive policy); "
-                "send the image with the label."
-            )
-            raise Rejected(message, frame_id=str(frame_id))
+    def _own_copy(self, image: ImageReference, pixels: bytes) -> ImageReference:
+        ours = image_reference(DATASETS_BUCKET, pixels)
+        if image.uri != ours.uri:
+            self._store.put(ours.uri, pixels)
+        return ours
+
+
+def image_of_frame(engine: Engine, frame_id: UUID | None) -> ImageReference:
+    """Return the pixels that were kept of a frame when it was judged.
+
+    Raises:
+        Rejected: the frame is unknown, was not judged, or its pixels are not kept (any more); the sentence
+            says what to do.
+        DatabaseUnavailable: try again.
+    """
+    kept = inspections.c.image_uri.is_not(None)
+    columns = (
+        inspections.c.image_uri,
+        inspections.c.image_sha256,
+        inspections.c.image_bytes,
+        inspections.c.image_deleted_at,
+    )
+    judged = (
+        select(*columns)
+        .where(inspections.c.frame_id == str(frame_id), inspections.c.role == Role.LIVE.value)
+        .order_by(kept.desc(), inspections.c.image_deleted_at.is_not(None))
+    )
+    with reading(engine) as connection:
+        row = connection.execute(judged).first()
+        cause = None if row is not None else connection.execute(_quarantined(frame_id)).scalar()
+    if row is not None and row.image_uri is not None and row.image_deleted_at is None:
         return ImageReference(row.image_uri, row.image_sha256, row.image_bytes)
+    raise Rejected(_why_no_image(frame_id, row, cause), frame_id=str(frame_id))
+
+
+def _quarantined(frame_id: UUID | None) -> Select[str]:
+    return select(quarantine.c.cause).where(quarantine.c.frame_id == str(frame_id))
+
+
+def _why_no_image(frame_id: UUID | None, row: Any, cause: str | None) -> str:
+    if cause is not None:
+        return (
+            f"Frame {frame_id} was not judged ({cause}). Save its bytes with `loupe dlq show {frame_id} "
+            "--save FILE`; if they are a picture, label the file."
+        )
+    if row is None:
+        return (
+            f"No verdict on frame {frame_id} is recorded, so there is no image to label. A frame that was "
+            "captured just now is judged in a moment; else send the image with the label."
+        )
+    if row.image_uri is None:
+        return (
+            f"The pixels of frame {frame_id} were not kept (its route's archive policy); "
+            "send the image with the label."
+        )
+    return (
+        f"The pixels of frame {frame_id} were kept and then deleted on {row.image_deleted_at:%Y-%m-%d} (its "
+        "route's retention); send the image with the label."
+    )
 
 
 def _upsert(connection: Connection, values: dict[str, Any]) -> bool:
     """Insert, or replace an earlier label; tell whether anything changed."""
+    held_by = connection.execute(
+        select(dataset_entries.c.project).where(dataset_entries.c.entry_id == values["entry_id"])
+    ).scalar()
+    if held_by not in (None, values["project"]):
+        message = (
+            f"The dataset entry {values['entry_id']} belongs to another project than {values['project']}."
+        )
+        raise BadRequest(message, entry_id=values["entry_id"], project=values["project"])
     # PostgreSQL's driver does not count inserted rows, so the row itself is the answer.
     insert = insert_or_ignore(connection, dataset_entries).returning(dataset_entries.c.entry_id)
     if connection.execute(insert, values).first() is not None:
@@ -124,6 +197,27 @@ def _upsert(connection: Connection, values: dict[str, Any]) -> bool:
         .values(values)
     )
     return replaced.rowcount == 1
+
+
+def count_labels(engine: Engine, project: str | None = None) -> tuple[LabelCounts, ...]:
+    """Return what the datasets hold, by project.
+
+    Raises:
+        DatabaseUnavailable: try again.
+    """
+    columns = (dataset_entries.c.project, dataset_entries.c.verdict, dataset_entries.c.classes,
+               dataset_entries.c.masks)  # fmt: skip
+    query = select(*columns).order_by(dataset_entries.c.project)
+    if project is not None:
+        query = query.where(dataset_entries.c.project == project)
+    counts: dict[str, LabelCounts] = {}
+    with reading(engine) as connection:
+        for row in connection.execution_options(yield_per=1000).execute(query):
+            one = counts.setdefault(row.project, LabelCounts(row.project))
+            one.verdicts[row.verdict or "none"] += 1
+            one.types.update(set(row.classes) | {mask["name"] for mask in row.masks})
+            one.masks += len(row.masks)
+    return tuple(counts.values())
 
 
 def _row_of(label: Label, image: ImageReference, masks: Sequence[Mask]) -> dict[str, Any]:

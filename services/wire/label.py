@@ -14,6 +14,7 @@ from services.wire.record import OutRecord, Record
 from services.wire.times import from_timestamp, to_timestamp, to_uuid
 
 LABEL_TYPE = "io.loupe.label.v1"
+LONGEST_AUTHOR = 256
 
 
 def encode_label(label: Label) -> OutRecord:
@@ -54,7 +55,8 @@ def decode_label(record: Record) -> Label:
     """Return the label of a record, protobuf or JSON.
 
     Raises:
-        MalformedRecord: without project, without a frame id or image, or with an unknown verdict.
+        MalformedRecord: without project, without a frame id or image, with an unknown verdict, or with an
+            author that is no name.
     """
     message = parse(record, label_pb2.Label())
     if not message.project:
@@ -63,8 +65,10 @@ def decode_label(record: Record) -> Label:
         raise MalformedRecord(f"The verdict {message.verdict!r} is neither normal nor anomaly.")
     frame_id = to_uuid(message.frame_id, "frame id") if message.frame_id else None
     image = from_reference(message.image) if message.HasField("image") else None
-    if frame_id is None and (image is None or not image.sha256):
+    if (frame_id is None and image is None) or (image is not None and not (image.uri and image.sha256)):
         raise MalformedRecord("A label needs a frame_id, or an image with uri and sha256.")
+    if len(message.author) > LONGEST_AUTHOR or not message.author.isprintable():
+        raise MalformedRecord(f"An author is at most {LONGEST_AUTHOR} printable characters.")
     if message.entry_id:
         entry_id = to_uuid(message.entry_id, "entry id")
     else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from PIL import Image
 from sqlalchemy import Engine, insert
 
 from services.adapters.database import migrate, open_engine, reading, writing
-from services.adapters.database.tables import dataset_entries, inspections
+from services.adapters.database.tables import dataset_entries, inspections, quarantine
 from services.adapters.object_store.store import (
     DATASETS_BUCKET,
     FRAMES_BUCKET,
@@ -21,7 +24,8 @@ from services.adapters.object_store.store import (
 from services.domain.errors import BadRequest, HashMismatch, Rejected, UnknownObject
 from services.domain.frame import ImageReference
 from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
-from services.trainer.datasets import Datasets
+from services.trainer.datasets import Datasets, LabelCounts, count_labels
+from tests.unit.trainer.pictures import picture
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FRAME = UUID(int=7)
@@ -44,20 +48,31 @@ def datasets(engine: Engine, store: ObjectStore) -> Datasets:
     return Datasets(engine, store)
 
 
+def drawn(size_px: tuple[int, int]) -> bytes:
+    image = Image.new("L", size_px)
+    image.paste(255, (2, 2, 8, 8))
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def label(image: ImageReference | None, verdict: Verdict = Verdict.NORMAL, *, age_s: float = 0) -> Label:
     frame_id = None if image else FRAME
     entry_id = entry_id_of("plates", frame_id=frame_id, sha256=image.sha256 if image else None)
     return Label(entry_id, "plates", AT - timedelta(seconds=age_s), image, frame_id, verdict)
 
 
-def judged(engine: Engine, kept: ImageReference | None, *, role: str = "live") -> None:
+def judged(
+    engine: Engine, kept: ImageReference | None, *, role: str = "live", deleted_at: datetime | None = None
+) -> None:
     """Store an inspection of `FRAME` as the results service does."""
     row = {
         "inspection_id": str(UUID(int=len(role))), "frame_id": str(FRAME), "role": role, "run": "",
         "camera": "c", "project": "plates", "model_version": "v1", "subject": "", "is_anomalous": False,
         "is_uncertain": False, "confidence": 1.0, "score": 1.0, "threshold": 2.0, "regions": [],
         "image_uri": kept.uri if kept else None, "image_sha256": kept.sha256 if kept else None,
-        "image_bytes": kept.size_bytes if kept else None, "width_px": 1, "height_px": 1, "stage_ms": {},
+        "image_bytes": kept.size_bytes if kept else None, "image_deleted_at": deleted_at,
+        "width_px": 1, "height_px": 1, "stage_ms": {},
         "unit": "u", "captured_at": AT, "judged_at": AT, "stored_at": AT, "latency_ms": 1.0,
     }  # fmt: skip
     with writing(engine) as connection:
@@ -120,9 +135,9 @@ def test_other_pixels_than_the_reference_says_are_refused(datasets: Datasets, st
 
 
 def test_everything_that_a_label_says_is_kept(datasets: Datasets, engine: Engine, store: ObjectStore) -> None:
-    mask = Mask("scratch", store.put_image(FRAMES_BUCKET, b"mask"))
+    mask = Mask("scratch", store.put_image(FRAMES_BUCKET, drawn((160, 160))))
     said = replace(
-        label(store.put_image(FRAMES_BUCKET, b"pixels")),
+        label(store.put_image(FRAMES_BUCKET, picture(1))),
         verdict=None, classes=("dent",), boxes=(Box(0.1, 0.2, 0.3, 0.4, "dent"),), masks=(mask,),
         author="ada",
     )  # fmt: skip
@@ -132,6 +147,62 @@ def test_everything_that_a_label_says_is_kept(datasets: Datasets, engine: Engine
     assert (row.verdict, row.classes, row.author) == (None, ["dent"], "ada")
     assert row.boxes[0]["left_ratio"] == 0.1
     assert row.masks[0]["image"]["uri"].startswith(f"s3://{DATASETS_BUCKET}/")
+
+
+def test_a_frame_whose_pixels_were_deleted_is_refused_with_the_day(
+    datasets: Datasets, engine: Engine, store: ObjectStore
+) -> None:
+    judged(engine, store.put_image(FRAMES_BUCKET, b"pixels"), deleted_at=AT)
+    with pytest.raises(Rejected, match=r"deleted on 2026-03-01 .* send the image with the label"):
+        datasets.store(label(None))
+
+
+def test_a_frame_in_quarantine_is_refused_with_the_way_to_its_bytes(
+    datasets: Datasets, engine: Engine
+) -> None:
+    row = {
+        "frame_id": str(FRAME), "camera": "c", "topic": "loupe.frames", "partition": 0, "offset": 1,
+        "cause": "UnreadableImage", "reason": "0 bytes.", "tries": 1, "failed_at": AT,
+        "letter_partition": 0, "letter_offset": 1,
+    }  # fmt: skip
+    with writing(engine) as connection:
+        connection.execute(insert(quarantine).values(row))
+    with pytest.raises(Rejected, match=rf"\(UnreadableImage\).*loupe dlq show {FRAME} --save FILE"):
+        datasets.store(label(None))
+
+
+def test_a_mask_that_does_not_fit_its_picture_is_refused(datasets: Datasets, store: ObjectStore) -> None:
+    said = label(store.put_image(FRAMES_BUCKET, picture(1)), Verdict.ANOMALY)
+    small = Mask("dent", store.put_image(FRAMES_BUCKET, drawn((16, 16))))
+    with pytest.raises(BadRequest, match="16 x 16 pixels, the picture 160 x 160"):
+        datasets.store(replace(said, masks=(small,)))
+    assert datasets.entries("plates") == ()
+
+
+def test_a_label_does_not_take_an_entry_of_another_project(datasets: Datasets, store: ObjectStore) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    first = label(kept)
+    assert datasets.store(first)
+    thief = replace(first, project="caps", labelled_at=AT + timedelta(seconds=1))
+    with pytest.raises(BadRequest, match="belongs to another project than caps"):
+        datasets.store(thief)
+    assert len(datasets.entries("plates")) == 1
+
+
+def test_labels_are_counted_by_verdict_and_type(
+    datasets: Datasets, engine: Engine, store: ObjectStore
+) -> None:
+    assert count_labels(engine) == ()
+    for seed, types in enumerate([(), ("dent",), ("dent", "scratch")]):
+        kept = store.put_image(FRAMES_BUCKET, picture(seed))
+        verdict = Verdict.ANOMALY if types else Verdict.NORMAL
+        masks = tuple(
+            Mask(name, store.put_image(FRAMES_BUCKET, drawn((160, 160)))) for name in types if name == "dent"
+        )
+        datasets.store(replace(label(kept, verdict), classes=types, masks=masks))
+    (counts,) = count_labels(engine)
+    assert counts == LabelCounts("plates", Counter(normal=1, anomaly=2), Counter(dent=2, scratch=1), masks=2)
+    assert count_labels(engine, "caps") == ()
 
 
 def test_a_project_needs_a_name_that_can_be_one(datasets: Datasets, store: ObjectStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 from services.domain.errors import BadRequest, NotEnoughImages
 from services.domain.label import Verdict
 from services.trainer.dataset import LabelledImage
-from services.trainer.folders import read_folder
+from services.trainer.folders import read_folder, read_labelled_folder
 from services.trainer.splits import split_normals
 
 
@@ -78,3 +78,24 @@ def test_split_is_seeded_and_whole() -> None:
 def test_split_of_few(normals: int, expected: int) -> None:
     training, _ = split_normals(labelled(normals, 2))
     assert len(training) == expected
+
+
+def test_a_labelled_folder_pairs_masks_with_photos_by_stem(tmp_path: Path) -> None:
+    put(tmp_path, "normal/1.jpg", "anomaly/2.jpg", "masks/2.png", "ground_truth/dent/2_mask.png")
+    images, masks = read_labelled_folder(tmp_path)
+    assert [(one.name, one.label) for one in images] == [
+        ("normal/1.jpg", Verdict.NORMAL),
+        ("anomaly/2.jpg", Verdict.ANOMALY),
+    ]
+    drawn = [("anomaly", tmp_path / "masks/2.png"), ("dent", tmp_path / "ground_truth/dent/2_mask.png")]
+    assert masks == {"2": drawn}
+
+
+def test_labels_may_be_of_anomalies_alone_but_not_of_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "some", "anomaly/1.jpg")
+    assert len(read_labelled_folder(tmp_path / "some")[0]) == 1
+    put(tmp_path / "flat", "1.jpg")
+    with pytest.raises(BadRequest, match="loupe label DIR normal"):
+        read_labelled_folder(tmp_path / "flat")
+    with pytest.raises(BadRequest, match="neither a file nor a folder"):
+        read_labelled_folder(tmp_path / "none")

@@ -140,6 +140,9 @@ def test_a_label_may_be_json_without_any_header() -> None:
         ('{"project": "p"}', "needs a frame_id"),
         ('{"project": "p", "frame_id": "7"}', "not a UUID"),
         (f'{{"project": "p", "frame_id": "{FRAME_ID}", "verdict": "good"}}', "neither normal nor anomaly"),
+        (f'{{"project": "p", "frame_id": "{FRAME_ID}", "image": {{"uri": "s3://b/k"}}}}', "uri and sha256"),
+        (f'{{"project": "p", "frame_id": "{FRAME_ID}", "author": "{"a" * 257}"}}', "at most 256 printable"),
+        (f'{{"project": "p", "frame_id": "{FRAME_ID}", "author": "a\\u0000"}}', "at most 256 printable"),
     ],
 )
 def test_a_label_that_makes_no_sense_is_refused_with_a_sentence(text: str, sentence: str) -> None:
