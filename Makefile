@@ -39,8 +39,9 @@ check: $(STAMPS)/locked ## Format, lint, types, import rules, generated code, un
 	$(BIN)/python proto/generate.py build/wire && diff -r -x __pycache__ build/wire services/wire/gen
 	$(PYTEST) tests/unit tests/repo
 
-generate: $(STAMPS)/locked ## Write the generated code anew from proto/
+generate: $(STAMPS)/locked ## Write the generated code and docs/asyncapi.yaml anew
 	$(BIN)/python proto/generate.py
+	$(BIN)/loupe asyncapi --yaml --output docs/asyncapi.yaml
 
 contract: setup ## One suite per Protocol, in memory and on real servers
 	$(PYTEST) tests/contract

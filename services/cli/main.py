@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "dlq": Entry("dlq:app", "Records that could not be handled.", _LOOK),
     "logs": Entry("stack:logs", "The log of one part.", _LOOK),
     "env": Entry("stack:env", 'Variables for other programs: eval "$(loupe env)".', _LOOK),
+    "asyncapi": Entry("asyncapi:asyncapi", "The AsyncAPI document of all topics, for your programs.", _LOOK),
     "doctor": Entry("stack:doctor", "Find what this machine lacks, and the line that mends it.", _LOOK),
 }
 
