@@ -7,6 +7,9 @@ while the object store writes, and the offset is committed after both. Judges an
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +26,11 @@ logger = logging.getLogger(__name__)
 # Of the frames that are not interesting by themselves one in so many is kept, chosen by id, so that a
 # redelivery keeps the same ones.
 KEEP_ONE_IN = 100
+# Equal images (a camera that stands still, a shadow's copy) are put once while this many others come
+# between: a lookup in the store would cost as much as a put of a usual photo. After an hour an image is put
+# again, so that the sweeper, which spares what was put of late, sees that it is in use.
+_KNOWN_IMAGES = 4096
+_KNOWN_FOR_S = 3600.0
 # A put waits for the store's disk; four at once keep two cores' worth of a batch of 16 moving.
 _PUTS_AT_ONCE = 4
 
@@ -50,6 +58,7 @@ class Archive:
     def __init__(self, store: ObjectStore, pause: Callable[[float], bool]) -> None:
         """Keep in `store`; `pause` waits so many seconds and says whether to try again."""
         self._store, self._pause = store, pause
+        self._known = _Known()
         self._pool = ThreadPoolExecutor(_PUTS_AT_ONCE, "archive")
 
     def begin(self, items: Sequence[Item], ends: Sequence[End]) -> tuple[list[End], Keeping]:
@@ -60,9 +69,11 @@ class Archive:
             if isinstance(end, Inspection) and _is_kept(end, item.route.archive):
                 # A claim check's pixels are kept already, by whoever published it.
                 reference = item.frame.dataref or image_reference(FRAMES_BUCKET, item.frame.image)
-                referenced.append(replace(end, image=reference))
-                if item.frame.dataref is None:
+                referenced.append(replace(end, image=reference, retention=item.route.retention.value))
+                if item.frame.dataref is None and reference.sha256 not in self._known:
                     puts.append(self._pool.submit(self._put, reference.uri, item.frame.image))
+            elif isinstance(end, Inspection) and end.original is not None:
+                referenced.append(replace(end, original=None))  # kept no longer than the image
             else:
                 referenced.append(end)
         return referenced, Keeping(puts)
@@ -75,12 +86,32 @@ class Archive:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                return self._store.put(uri, image)
+                self._store.put(uri, image)
             except StoreUnavailable as error:
                 logger.warning("%s Trying again in %.1f s.", error.message, pause_s)
                 if not self._pause(pause_s):
                     raise
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            else:
+                return self._known.add(uri.rsplit("/", 1)[1])
+
+
+class _Known:
+    """Hashes of images put of late, a bounded number; thread-safe."""
+
+    def __init__(self) -> None:
+        self._until_s: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, sha256: str) -> bool:
+        return self._until_s.get(sha256, 0.0) > time.monotonic()
+
+    def add(self, sha256: str) -> None:
+        with self._lock:
+            self._until_s[sha256] = time.monotonic() + _KNOWN_FOR_S
+            self._until_s.move_to_end(sha256)
+            if len(self._until_s) > _KNOWN_IMAGES:
+                self._until_s.popitem(last=False)
 
 
 def _is_kept(inspection: Inspection, policy: ArchivePolicy) -> bool:

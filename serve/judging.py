@@ -15,11 +15,19 @@ from typing import TypeVar
 from serve.units import Units, error_named
 from services.adapters.clock import Clock
 from services.adapters.object_store import ObjectStore
-from services.domain.errors import FrameCrashesModel, ImageTooLarge, LoupeError, Rejected, RetryLater
-from services.domain.frame import Frame
+from services.domain.errors import (
+    FrameCrashesModel,
+    HashMismatch,
+    ImageTooLarge,
+    LoupeError,
+    Rejected,
+    RetryLater,
+)
+from services.domain.frame import Frame, ImageReference
 from services.domain.hosting import Route
 from services.domain.inspection import Inspection, Role
 from services.domain.ledger import ShedReason
+from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.wire.batch import Outcome, Rejection
 from services.wire.record import Record
 
@@ -33,8 +41,6 @@ FRAME_TRIES = 3
 # A unit heals in about 3 s; longer pauses would only add to that.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
-# A claim check may name an object of any size; a larger one would not fit beside the others in flight.
-CLAIMED_LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +62,25 @@ class Item:
         record: where it came from, whole, for a dead letter.
         route: who judges it.
         end: known already; then nobody is asked.
+        shadows: who judges it as well, once it has its end.
     """
 
     record: Record
     frame: Frame
     route: Route
     end: End | None = None
+    shadows: tuple[Route, ...] = ()
+
+    @property
+    def claimed_bytes(self) -> int:
+        """Bytes that its claim check brings into memory while it is judged; 0 without one.
+
+        A claim that does not tell its size may have any that is judged at all.
+        """
+        claim = self.frame.dataref
+        if claim is None or self.frame.image:
+            return 0
+        return min(claim.size_bytes or CLAIM_LIMIT_BYTES, CLAIM_LIMIT_BYTES)
 
 
 class Judge:
@@ -113,11 +132,17 @@ class Judge:
         frame, claim = item.frame, item.frame.dataref
         if claim is None or frame.image:
             return frame
-        if claim.size_bytes > CLAIMED_LIMIT_BYTES:
-            message = f"{claim.uri} has {claim.size_bytes} bytes; at most {CLAIMED_LIMIT_BYTES} are read."
-            raise ImageTooLarge(message, size_bytes=claim.size_bytes)
-        project = item.route.project
-        return replace(frame, image=self._patiently(project, lambda: self._store.get_image(claim)))
+        return replace(frame, image=self._patiently(item.route.project, lambda: self._redeem(claim)))
+
+    def _redeem(self, claim: ImageReference) -> bytes:
+        """Read what a claim check names; never more than the limit, whatever the claim says of its size."""
+        _check_size(claim.uri, claim.size_bytes)
+        size_bytes = self._store.entry(claim.uri).size_bytes
+        _check_size(claim.uri, size_bytes)
+        if claim.size_bytes not in {0, size_bytes}:
+            message = f"{claim.uri} has {size_bytes} bytes, its reference says {claim.size_bytes}."
+            raise HashMismatch(message, uri=claim.uri)
+        return self._store.get_image(claim)
 
     def _ask(self, project: str, frames: list[Frame]) -> list[End]:
         tries_allowed = BATCH_TRIES if len(frames) > 1 else FRAME_TRIES
@@ -148,6 +173,12 @@ class Judge:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
+def _check_size(uri: str, size_bytes: int) -> None:
+    if size_bytes > CLAIM_LIMIT_BYTES:
+        message = f"{uri} has {size_bytes} bytes; at most {CLAIM_LIMIT_BYTES} are read."
+        raise ImageTooLarge(message, size_bytes=size_bytes, limit_bytes=CLAIM_LIMIT_BYTES)
+
+
 def _is_late(item: Item, now: datetime) -> bool:
     deadline_s = item.route.deadline_s
     return deadline_s is not None and now - item.frame.captured_at > timedelta(seconds=deadline_s)
@@ -167,4 +198,9 @@ def _completed(inspection: Inspection, item: Item, called_at: datetime, round_tr
         "handle": max(0.0, round_trip_ms - unit_ms),
         **inspection.stage_ms,
     }
-    return replace(inspection, role=Role(item.route.mode.value), stage_ms=stage_ms)
+    role = Role(item.route.mode.value)
+    told = replace(
+        inspection, role=role, stage_ms=stage_ms, original=item.frame.original, area=item.frame.area
+    )
+    # A shadow's verdict is nobody's end: it names no record, and `run` keeps several of them apart.
+    return replace(told, run=item.route.project, position=None) if role is Role.SHADOW else told

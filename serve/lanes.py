@@ -25,7 +25,7 @@ class Bounds:
     Attributes:
         frames: polled and not yet done. Twice what the calls below can hold, so that the next
             batches are complete when these are done.
-        size_bytes: the same in bytes of record values.
+        size_bytes: the same in bytes of record values; and, by itself, of claim checks that are redeemed.
         calls_per_project: batches out at once. Two per unit keep it busy: one decodes, one infers.
     """
 
@@ -56,6 +56,16 @@ class _Lane:
     calls: int = 0
     last: threading.Event | None = None
 
+    def take(self, room_bytes: int, *, is_alone: bool) -> tuple[Item, ...]:
+        """Take a batch whose claim checks fit into `room_bytes`; if it is alone, one fits always."""
+        taken: list[Item] = []
+        while self.waiting and len(taken) < MAX_BATCH_FRAMES:
+            room_bytes -= self.waiting[0].claimed_bytes
+            if room_bytes < 0 and self.waiting[0].claimed_bytes and (taken or not is_alone):
+                break
+            taken.append(self.waiting.popleft())
+        return tuple(taken)
+
 
 class Lanes:
     """What is in flight."""
@@ -66,6 +76,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._frames = 0
         self._size_bytes = 0
+        self._claimed_bytes = 0  # of the batches that are out
         self._largest_bytes = _MIB
         self._changed = threading.Condition()
 
@@ -103,20 +114,23 @@ class Lanes:
         with self._changed:
             limit = self._bounds.calls_per_project
             ready = [name for name, lane in self._lanes.items() if lane.waiting and lane.calls < limit]
-            if not ready:
-                return None
-            name = min(ready, key=lambda name: self._lanes[name].calls)
-            lane = self._lanes[name]
-            items = tuple(lane.waiting.popleft() for _ in range(min(len(lane.waiting), MAX_BATCH_FRAMES)))
-            before, published = lane.last or _set(), threading.Event()
-            lane.calls, lane.last = lane.calls + 1, published
-            return Batch(name, items, before, published)
+            room_bytes = self._bounds.size_bytes - self._claimed_bytes
+            for name in sorted(ready, key=lambda name: self._lanes[name].calls):
+                lane = self._lanes[name]
+                items = lane.take(room_bytes, is_alone=self._claimed_bytes == 0)
+                if items:
+                    self._claimed_bytes += sum(item.claimed_bytes for item in items)
+                    before, published = lane.last or _set(), threading.Event()
+                    lane.calls, lane.last = lane.calls + 1, published
+                    return Batch(name, items, before, published)
+            return None
 
     def finish(self, batch: Batch, *, is_done: bool) -> None:
         """Let the lane go on; frames that are not done stay counted, for they will be added again."""
         batch.published.set()
         with self._changed:
             self._lanes[batch.project].calls -= 1
+            self._claimed_bytes -= sum(item.claimed_bytes for item in batch.items)
             if is_done:
                 self._frames -= len(batch.items)
                 self._size_bytes -= sum(len(item.record.value) for item in batch.items)

@@ -10,23 +10,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve.archive import Archive
 from serve.commits import OffsetTracker
-from serve.judging import LONGEST_PAUSE_S, Item, Judge, Refused
+from serve.judging import LONGEST_PAUSE_S, End, Item, Judge, Refused
 from serve.lanes import Batch, Bounds, Lanes
 from serve.publishing import PoisonWatch, Publisher
+from serve.shadows import Shadows
 from serve.units import Units
 from services.adapters.broker import Consumer, Partition, Producer
 from services.adapters.clock import Clock
 from services.adapters.object_store import ObjectStore
 from services.domain.errors import BrokerUnavailable, MalformedRecord, RetryLater
 from services.domain.frame import Frame, frame_id_of
-from services.domain.hosting import ArchivePolicy, Route, RouteMode, route_of
+from services.domain.hosting import ArchivePolicy, RetentionClass, Route, RouteMode, RouteTable
+from services.domain.inspection import Inspection
 from services.domain.ledger import ShedReason
 from services.wire.frame import UNNAMED_CAMERA, decode_frame
 from services.wire.record import Record
@@ -67,30 +69,24 @@ class StreamLimits:
     poison_share_ratio: float = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """Who is hosted, and which camera goes where: `user_config` of the Stream deployment.
+def routes_of(user_config: Mapping[str, Any]) -> RouteTable:
+    """Return who judges what, by the `user_config` that hosting gave the deployment.
 
-    While nobody is hosted, frames wait: some in memory, within the bounds, the rest in Kafka.
+    While no project is hosted, frames wait: some in memory, within the bounds, the rest in Kafka.
     """
-
-    projects: tuple[str, ...] = ()
-    routes: tuple[Route, ...] = ()
-
-    @classmethod
-    def of(cls, user_config: dict[str, Any]) -> Routing:
-        """Return the routing of a deployment's configuration."""
-        routes = (
-            Route(
-                camera_pattern=route["camera_pattern"],
-                project=route["project"],
-                mode=RouteMode(route.get("mode", RouteMode.LIVE)),
-                archive=ArchivePolicy(route.get("archive", ArchivePolicy.INTERESTING)),
-                deadline_s=route.get("deadline_s"),
-            )
-            for route in user_config.get("routes", ())
+    routes = (
+        Route(
+            camera_pattern=route["camera_pattern"],
+            project=route["project"],
+            mode=RouteMode(route["mode"]),
+            archive=ArchivePolicy(route["archive"]),
+            deadline_s=route["deadline_s"],
+            share_ratio=route["share_ratio"],
+            retention=RetentionClass(route["retention"]),
         )
-        return cls(tuple(user_config.get("projects", ())), tuple(routes))
+        for route in user_config.get("routes", ())
+    )
+    return RouteTable(tuple(routes), user_config.get("projects", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +120,7 @@ class StreamCore:
     def __init__(self, outside: Outside, limits: StreamLimits) -> None:
         """Connect nothing yet."""
         self._outside, self._limits = outside, limits
-        self._routing = Routing()
+        self._routes = RouteTable()
         self._lanes = Lanes(limits.bounds)
         self._unrouted: deque[Record] = deque()
         self._offsets = OffsetTracker()
@@ -135,6 +131,8 @@ class StreamCore:
         )
         self._judge = Judge(outside.units, outside.store, outside.clock, self._pause_for)
         self._archive = Archive(outside.store, self._pause)
+        once = Judge(outside.units, outside.store, outside.clock, lambda _project, _seconds: False)
+        self._shadows = Shadows(once, self._archive, outside.clock, limits.bounds, self._done)
         self._workers = ThreadPoolExecutor(_WORKERS, "judge")
         self._handing_out = threading.Lock()
         self._stopping = threading.Event()
@@ -142,9 +140,9 @@ class StreamCore:
         self._commit_after_monotonic_s = 0.0
         self.failure: BaseException | None = None
 
-    def follow(self, routing: Routing) -> None:
+    def follow(self, routes: RouteTable) -> None:
         """Route by these rules from now on."""
-        self._routing = routing
+        self._routes = routes
 
     def run(self) -> None:
         """Consume until told to stop, or until going on makes no sense. Blocks."""
@@ -162,6 +160,7 @@ class StreamCore:
             self._fail(error)
         finally:
             self._workers.shutdown(wait=False, cancel_futures=True)
+            self._shadows.close()
             self._archive.close()
 
     def stop(self) -> None:
@@ -200,6 +199,7 @@ class StreamCore:
         self._unrouted.extend(polled)
         self._route_waiting()
         self._hand_out()
+        self._shadows.give_up_late()
         if self._outside.clock.monotonic_s() >= self._commit_after_monotonic_s:
             self._commit()
 
@@ -218,9 +218,9 @@ class StreamCore:
         return self._consumer.poll(POLL_S, room)
 
     def _route_waiting(self) -> None:
-        routing = self._routing
-        while routing.projects and self._unrouted:
-            self._lanes.add(_item_of(self._unrouted.popleft(), routing))
+        routes = self._routes
+        while routes.projects and self._unrouted:
+            self._lanes.add(_item_of(self._unrouted.popleft(), routes))
 
     def _hand_out(self) -> None:
         with self._handing_out:  # batches of a lane start in their order
@@ -254,10 +254,20 @@ class StreamCore:
             if not self._stopping.is_set():  # the project is no longer hosted: route its frames anew
                 self._unrouted.extend(item.record for item in batch.items)
             return False
-        for item in batch.items:
-            self._offsets.done(_partition_of(item.record), item.record.offset)
+        self._close(batch.items, ends)
         self._poison.note(ends)
         return True
+
+    def _close(self, items: Sequence[Item], ends: Sequence[End]) -> None:
+        """Let the offsets be committed; where shadows are to look on, once they have, or were given up."""
+        for item, end in zip(items, ends, strict=True):
+            if item.shadows and isinstance(end, Inspection):
+                self._shadows.add(item, self._publisher)
+            else:
+                self._done(item)
+
+    def _done(self, item: Item) -> None:
+        self._offsets.done(_partition_of(item.record), item.record.offset)
 
     def _commit(self) -> None:
         self._commit_after_monotonic_s = self._outside.clock.monotonic_s() + self._limits.commit_interval_s
@@ -280,13 +290,14 @@ class StreamCore:
         end_monotonic_s = self._outside.clock.monotonic_s() + self._limits.drain_s
         while self._lanes.calls and self._outside.clock.monotonic_s() < end_monotonic_s:
             self._lanes.wait_for_change(FULL_POLL_S)
+        self._shadows.close()
         self._commit()
 
     def _pause(self, seconds: float) -> bool:
         return not self._stopping.wait(seconds)
 
     def _pause_for(self, project: str, seconds: float) -> bool:
-        return self._pause(seconds) and project in self._routing.projects
+        return self._pause(seconds) and project in self._routes.projects
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good; whoever watches over this process starts a new one."""
@@ -300,17 +311,17 @@ def _partition_of(record: Record) -> Partition:
     return Partition(record.topic, record.partition)
 
 
-def _item_of(record: Record, routing: Routing) -> Item:
+def _item_of(record: Record, routes: RouteTable) -> Item:
     """Return a polled record with its route, or with its end where nobody is to judge it."""
     try:
         frame = decode_frame(record)
     except Exception as error:  # noqa: BLE001 - no record may stop a partition, whatever is in it
         refused = Refused(MalformedRecord(f"The record cannot be understood: {error}"))
         return Item(record, _nameless(record), _NOBODY, refused)
-    route = route_of(frame.camera, frame.project, routing.routes, routing.projects)
-    if route is None:
+    judges = routes.judges_of(frame.frame_id, frame.camera, frame.project)
+    if judges.counting is None:
         return Item(record, frame, _NOBODY, ShedReason.NO_ROUTE)
-    return Item(record, frame, route)
+    return Item(record, frame, judges.counting, shadows=judges.shadows)
 
 
 def _nameless(record: Record) -> Frame:
@@ -332,7 +343,7 @@ class Stream:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Follow `{projects, routes}`."""
-        self._core.follow(Routing.of(user_config))
+        self._core.follow(routes_of(user_config))
 
     def check_health(self) -> None:
         """Ask to be replaced once the stream has stopped.

@@ -12,7 +12,7 @@ from services.domain.frame import FRAME_NAMESPACE, ImageReference, RecordPositio
 
 
 class Role(StrEnum):
-    """Why a model judged the frame. Only `LIVE` raises events."""
+    """Why a model judged the frame. `LIVE` and `CANARY` count: they raise events and end the frame."""
 
     LIVE = "live"
     SHADOW = "shadow"
@@ -56,7 +56,9 @@ class Inspection:
         height_px: height of the upright decoded image.
         stage_ms: milliseconds per stage, keys as in `STAGES`.
         unit: replica that judged (inference unit).
-        position: the frame's record in Kafka; None for synchronous calls.
+        run: tells verdicts of one role apart: empty where the verdict is the frame's end, the project of a
+            shadow, else the re-judging run.
+        position: the frame's record in Kafka; None for synchronous calls, and for shadows, which end no frame.
     """
 
     frame_id: UUID

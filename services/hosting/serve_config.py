@@ -30,7 +30,7 @@ def config_of(hostings: Sequence[Hosting], routes: Sequence[Route], stream_repli
 
     Args:
         hostings: those that are admitted.
-        routes: those that are set, most important first.
+        routes: those that are set, in any order.
         stream_replicas: consumers of frames.
     """
     ordered = sorted(hostings, key=lambda hosting: hosting.project)
@@ -97,6 +97,8 @@ def _stream(projects: Sequence[str], routes: Sequence[Route], replicas: int) -> 
             "mode": route.mode.value,
             "archive": route.archive.value,
             "deadline_s": route.deadline_s,
+            "share_ratio": route.share_ratio,
+            "retention": route.retention.value,
         }
         for route in routes
     ]

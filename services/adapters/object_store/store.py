@@ -115,6 +115,25 @@ class ObjectStore:
         except Exception as error:
             raise _unavailable(prefix_uri, "could not be listed", error) from error
 
+    def entry(self, uri: str) -> ObjectEntry:
+        """Return size, time and ETag of one object.
+
+        Raises:
+            UnknownObject: there is none of that name.
+            StoreUnavailable: the store did not answer.
+        """
+        path = self._path(uri)
+        try:
+            self._files.invalidate_cache()
+            info = self._files.info(path)
+        except FileNotFoundError as error:
+            raise UnknownObject(f"{uri} does not exist.", uri=uri) from error
+        except Exception as error:
+            raise _unavailable(uri, "could not be looked up", error) from error
+        if info.get("type") == "directory":
+            raise UnknownObject(f"{uri} is no object.", uri=uri)
+        return entry_of(uri, info)
+
     def has_bucket(self, uri: str) -> bool:
         """Tell whether the bucket of an address exists and may be seen.
 

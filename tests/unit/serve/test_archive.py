@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from serve.archive import KEEP_ONE_IN, Archive
+from serve.archive import KEEP_ONE_IN, Archive, _Known
 from serve.judging import End, Item, Judge
 from services.adapters.clock import FakeClock
 from services.adapters.object_store import ObjectStore, memory_store
 from services.adapters.object_store.store import FRAMES_BUCKET
 from services.domain.errors import StoreUnavailable
-from services.domain.hosting import ArchivePolicy, Route
+from services.domain.frame import ImageReference
+from services.domain.hosting import ArchivePolicy, RetentionClass, Route
 from services.domain.inspection import Inspection
 from services.wire.frame import decode_frame
 from tests.unit.serve.fakes import ANOMALOUS, BAD, FakeUnits, frame_record
@@ -107,3 +108,50 @@ def test_a_stop_while_the_object_store_is_away_leaves_the_batch_undone() -> None
     _, keeping = Archive(FlakyStore(99), lambda _: False).begin(batch, judged(batch))
     with pytest.raises(StoreUnavailable):
         keeping.wait()
+
+
+def begun(archive: Archive, batch: list[Item]) -> Inspection:
+    (end,), keeping = archive.begin(batch, judged(batch))
+    keeping.wait()
+    assert isinstance(end, Inspection)
+    return end
+
+
+def test_equal_images_are_put_once() -> None:
+    store = FlakyStore(0)
+    archive = Archive(store, lambda _: False)
+    references = [begun(archive, items(image)).image for image in (ANOMALOUS, ANOMALOUS, ANOMALOUS + b"2")]
+    assert store.kept == [ANOMALOUS, ANOMALOUS + b"2"]
+    assert references[0] == references[1] != references[2]
+
+
+def test_an_image_that_was_not_put_is_put_by_the_next_one() -> None:
+    store = FlakyStore(1)
+    archive = Archive(store, lambda _: False)
+    _, keeping = archive.begin(batch := items(ANOMALOUS), judged(batch))
+    with pytest.raises(StoreUnavailable):
+        keeping.wait()
+    begun(archive, items(ANOMALOUS))
+    assert store.kept == [ANOMALOUS]
+
+
+def test_what_is_known_to_be_kept_is_bounded() -> None:
+    known = _Known()
+    for number in range(5000):
+        known.add(str(number))
+    assert "0" not in known
+    assert "4999" in known
+    assert len(known._until_s) == 4096
+
+
+@pytest.mark.parametrize("policy", [ArchivePolicy.ALL, ArchivePolicy.NONE])
+def test_the_original_is_kept_as_long_as_the_image_or_not_at_all(policy: ArchivePolicy) -> None:
+    original = ImageReference("s3://loupe-frames/sha256/aa/aa", "aa", 3)
+    route = Route("*", "plates", archive=policy, retention=RetentionClass.LONG)
+    one = items(b"good", route=route)[0]
+    cropped = replace(one, frame=replace(one.frame, original=original, area="0,0,0.5,0.5"))
+    end = begun(Archive(memory_store(), lambda _: False), [cropped])
+    is_kept = policy is ArchivePolicy.ALL
+    assert (end.image is not None) == is_kept
+    assert (end.original, end.retention) == ((original, "long") if is_kept else (None, ""))
+    assert end.area == "0,0,0.5,0.5"

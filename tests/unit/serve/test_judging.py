@@ -10,15 +10,16 @@ import pytest
 
 from serve.judging import BATCH_TRIES, FRAME_TRIES, End, Item, Judge, Refused
 from services.adapters.clock import FakeClock
-from services.adapters.object_store import ObjectStore, memory_store
+from services.adapters.object_store import ObjectEntry, ObjectStore, memory_store
 from services.adapters.object_store.store import FRAMES_BUCKET
 from services.domain.errors import FrameCrashesModel, HashMismatch, ModelUnavailable
 from services.domain.frame import Frame, ImageReference
 from services.domain.hosting import Route, RouteMode
 from services.domain.inspection import STAGES, Inspection, Role
 from services.domain.ledger import ShedReason
+from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.wire.frame import decode_frame
-from tests.unit.serve.fakes import ANOMALOUS, BAD, CRASHES, FakeUnits, frame_record
+from tests.unit.serve.fakes import ANOMALOUS, AT, BAD, CRASHES, FakeUnits, frame_record
 
 ROUTE = Route("*", "plates")
 
@@ -172,11 +173,52 @@ def test_a_claim_check_for_nothing_is_refused() -> None:
     assert kinds(ends) == ["UnknownObject"]
 
 
-def test_a_claim_for_too_many_bytes_is_not_read() -> None:
-    reference = ImageReference(f"s3://{FRAMES_BUCKET}/huge", "0" * 64, 1 << 40)
+class LargeStore(ObjectStore):
+    """Says that its objects have more bytes than are read; breaks when they are read."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def entry(self, uri: str) -> ObjectEntry:
+        return ObjectEntry(uri, CLAIM_LIMIT_BYTES + 1, AT, "")
+
+
+@pytest.mark.parametrize("claimed_bytes", [0, 10, 1 << 40])
+def test_more_bytes_than_the_limit_are_not_read_whatever_the_claim_says(claimed_bytes: int) -> None:
+    world = World()
+    reference = ImageReference(f"s3://{FRAMES_BUCKET}/huge", "0" * 64, claimed_bytes)
     one = item(0, b"")
-    ends = World().judge.judge([replace(one, frame=replace(one.frame, dataref=reference))])
-    assert kinds(ends) == ["ImageTooLarge"]
+    judge = Judge(world.units, LargeStore(), world.clock, world.pause)
+    (end,) = judge.judge([replace(one, frame=replace(one.frame, dataref=reference))])
+    assert isinstance(end, Refused)
+    assert end.error.cause == "ImageTooLarge"
+    assert end.error.details["limit_bytes"] == CLAIM_LIMIT_BYTES
+
+
+def test_a_claim_of_another_size_is_refused_unread() -> None:
+    world = World()
+    one = claimed(0, world.store, b"good")
+    assert one.frame.dataref is not None
+    other = replace(one.frame.dataref, size_bytes=3)
+    ends = world.judge.judge([replace(one, frame=replace(one.frame, dataref=other))])
+    assert kinds(ends) == ["HashMismatch"]
+
+
+@pytest.mark.parametrize(("told", "counted"), [(7, 7), (0, CLAIM_LIMIT_BYTES), (1 << 40, CLAIM_LIMIT_BYTES)])
+def test_a_claim_counts_as_large_as_it_may_get(told: int, counted: int) -> None:
+    one = item(0, b"")
+    assert one.claimed_bytes == 0
+    reference = ImageReference("s3://bucket/key", "0" * 64, told)
+    assert replace(one, frame=replace(one.frame, dataref=reference)).claimed_bytes == counted
+
+
+def test_a_shadows_verdict_is_no_end_and_is_told_apart_by_its_project() -> None:
+    (end,) = World().judge.judge([item(0, route=Route("*", "plates", RouteMode.SHADOW))])
+    assert isinstance(end, Inspection)
+    assert (end.role, end.run, end.position) == (Role.SHADOW, "plates", None)
+    (counting,) = World().judge.judge([item(0, route=Route("*", "plates", RouteMode.CANARY))])
+    assert isinstance(counting, Inspection)
+    assert (counting.role, counting.run, counting.position) == (Role.CANARY, "", item(0).frame.position)
 
 
 def test_stages_are_those_of_the_domain_and_the_role_is_the_routes() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from serve.judging import Item
 from serve.lanes import Bounds, Lanes
 from serve.units import MAX_BATCH_FRAMES
+from services.domain.frame import ImageReference
 from services.domain.hosting import Route
 from services.wire.frame import decode_frame
 from tests.unit.serve.fakes import frame_record
@@ -95,3 +98,38 @@ def test_frames_that_come_back_stay_counted() -> None:
     assert again is not None
     lanes.finish(again, is_done=True)
     assert lanes.room() == 16
+
+
+def claim(index: int, size_bytes: int, project: str = "plates") -> Item:
+    one = item(index, project, image=b"")
+    reference = ImageReference("s3://bucket/key", "0" * 64, size_bytes)
+    return replace(one, frame=replace(one.frame, dataref=reference))
+
+
+def test_claim_checks_that_are_redeemed_at_once_are_bounded_in_bytes() -> None:
+    lanes = Lanes(Bounds(size_bytes=64 * MIB))
+    for index in range(6):
+        lanes.add(claim(index, 20 * MIB))
+    first = lanes.next_batch()
+    assert first is not None
+    assert len(first.items) == 3
+    assert lanes.next_batch() is None
+    lanes.finish(first, is_done=True)
+    second = lanes.next_batch()
+    assert second is not None
+    assert [one.record.offset for one in second.items] == [3, 4, 5]
+
+
+def test_a_claim_above_the_bound_goes_alone_and_holds_up_no_other_project() -> None:
+    lanes = Lanes(Bounds(size_bytes=64 * MIB))
+    for one in (claim(0, 100 * MIB), claim(1, 100 * MIB), item(2), item(3, "screws")):
+        lanes.add(one)
+    first, other = lanes.next_batch(), lanes.next_batch()
+    assert first is not None
+    assert other is not None
+    assert ([one.record.offset for one in first.items], other.project) == ([0], "screws")
+    assert lanes.next_batch() is None
+    lanes.finish(first, is_done=True)
+    second = lanes.next_batch()
+    assert second is not None
+    assert [one.record.offset for one in second.items] == [1, 2]

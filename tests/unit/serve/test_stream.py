@@ -5,28 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from uuid import UUID
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from serve.lanes import Bounds
-from serve.stream import GROUP, Outside, Routing, StreamCore, StreamLimits
-from serve.units import Units
+from serve.stream import GROUP, Outside, StreamCore, StreamLimits
 from services.adapters.broker import Partition
 from services.adapters.broker.memory import MemoryBroker, MemoryConsumer, MemoryProducer
 from services.adapters.clock import SystemClock
-from services.adapters.object_store import ObjectStore, memory_store
 from services.domain.errors import BrokerUnavailable, ModelUnavailable, PoisonShareExceeded
 from services.domain.frame import Frame
-from services.domain.hosting import Route
-from services.domain.topics import FRAMES, FRAMES_DLQ, INSPECTIONS, LEDGER
-from services.wire.dead_letter import decode_dead_letter
-from services.wire.frame import decode_frame
-from services.wire.inspection import decode_inspection
-from services.wire.ledger import decode_ledger_entry
+from services.domain.hosting import Route, RouteTable
+from services.domain.topics import FRAMES
 from services.wire.record import OutRecord
 from tests.poll import poll_until
 from tests.unit.serve.fakes import (
@@ -38,76 +29,7 @@ from tests.unit.serve.fakes import (
     MortalConsumer,
     MortalProducer,
 )
-
-ROUTING = Routing(("plates",), (Route("*", "plates"),))
-
-
-@dataclass
-class Plant:
-    """A broker, units and a store that outlive the stream."""
-
-    broker: MemoryBroker = field(default_factory=MemoryBroker)
-    units: FakeUnits = field(default_factory=FakeUnits)
-    store: ObjectStore = field(default_factory=memory_store)
-
-    def publish(self, *images: bytes, camera: str = "cam-1", project: str | None = None) -> list[UUID]:
-        """Publish frames of a camera; return their ids."""
-        producer, ids = MemoryProducer(self.broker), []
-        for image in images:
-            sequence = len(self.broker.records(FRAMES.name))
-            headers = [("ce_source", camera.encode()), ("ce_id", str(sequence).encode())]
-            headers += [("ce_sequence", str(sequence).encode()), ("ce_loupeepoch", b"e")]
-            headers += [("ce_loupeproject", project.encode())] if project else []
-            at = producer.send(OutRecord(FRAMES.name, camera.encode(), image, tuple(headers))).result(1)
-            record = self.broker.log(Partition(at.topic, at.partition))[at.offset]
-            ids.append(decode_frame(record).frame_id)
-        return ids
-
-    def core(self, limits: StreamLimits | None = None, units: Units | None = None) -> StreamCore:
-        outside = Outside(
-            open_consumer=lambda _: MemoryConsumer(self.broker, topics=[FRAMES.name], group=GROUP),
-            open_producer=lambda: MemoryProducer(self.broker),
-            units=units or self.units,
-            store=self.store,
-            clock=SystemClock(),
-        )
-        return StreamCore(outside, limits or StreamLimits(commit_interval_s=0.01))
-
-    @contextmanager
-    def running(self, core: StreamCore | None = None, routing: Routing = ROUTING) -> Iterator[StreamCore]:
-        core = core or self.core()
-        core.follow(routing)
-        thread = threading.Thread(target=core.run, daemon=True)
-        thread.start()
-        try:
-            yield core
-        finally:
-            core.stop()
-            thread.join(20)
-            assert not thread.is_alive()
-
-    def judged(self) -> list[UUID]:
-        records = self.broker.records(INSPECTIONS.name)
-        return [decode_inspection(record.value).frame_id for record in records]
-
-    def quarantined(self) -> list[UUID]:
-        records = self.broker.records(FRAMES_DLQ.name)
-        return [UUID(decode_dead_letter(record).frame_id) for record in records]
-
-    def shed(self) -> list[UUID]:
-        entries = (decode_ledger_entry(record.value) for record in self.broker.records(LEDGER.name))
-        return [frame_id for entry in entries for frame_id in entry.frame_ids]
-
-    def ended(self) -> set[UUID]:
-        return {*self.judged(), *self.quarantined(), *self.shed()}
-
-    def uncommitted(self) -> int:
-        """How many records the group would read again."""
-        logs = {Partition(FRAMES.name, n): 0 for n in range(self.broker.partitions)}
-        return sum(len(self.broker.log(p)) - self.broker.committed.get((GROUP, p), 0) for p in logs)
-
-    def wait_for_all(self, ids: Sequence[UUID]) -> None:
-        poll_until(lambda: self.ended() >= set(ids) and self.uncommitted() == 0, deadline_s=20)
+from tests.unit.serve.plant import ROUTING, Plant
 
 
 def test_every_frame_ends_once_and_its_offset_is_committed() -> None:
@@ -146,7 +68,7 @@ def test_frames_published_before_the_first_member_are_judged() -> None:
 def test_frames_wait_while_nothing_is_hosted_and_are_judged_once_something_is() -> None:
     plant = Plant()
     ids = plant.publish(*[b"good"] * 20)
-    with plant.running(routing=Routing()) as core:
+    with plant.running(routing=RouteTable()) as core:
         poll_until(lambda: core._unrouted, deadline_s=10)
         assert plant.ended() == set()
         core.follow(ROUTING)
@@ -158,14 +80,14 @@ def test_waiting_for_a_host_takes_bounded_memory() -> None:
     plant = Plant()
     plant.publish(*[b"good"] * 100)
     core = plant.core(StreamLimits(Bounds(frames=16)))
-    with plant.running(core, Routing()):
+    with plant.running(core, RouteTable()):
         poll_until(lambda: core._is_paused, deadline_s=10)
         assert len(core._unrouted) <= 17  # one more may come with the poll that follows the pause
 
 
 def test_a_frame_that_nobody_is_to_judge_is_declared_shed() -> None:
     plant = Plant()
-    with plant.running(routing=Routing(("plates",), (Route("line-*", "plates"),))):
+    with plant.running(routing=RouteTable([Route("line-*", "plates")], ["plates"])):
         kept = plant.publish(b"good", camera="line-7")
         lost = plant.publish(b"good", b"good", camera="door")
         lost += plant.publish(b"good", camera="line-7", project="not-hosted")
@@ -183,7 +105,7 @@ def test_a_project_that_is_no_longer_hosted_gives_its_frames_back() -> None:
     ids = plant.publish(*[b"good"] * 30)
     with plant.running() as core:
         poll_until(lambda: plant.units.calls, deadline_s=10)
-        core.follow(Routing(("screws",), (Route("*", "screws"),)))
+        core.follow(RouteTable([Route("*", "screws")], ["screws"]))
         plant.wait_for_all(ids)
     assert Counter(plant.judged()) == Counter(ids)
 
