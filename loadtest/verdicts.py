@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, func, select
 
 from services.adapters.database import reading
-from services.adapters.database.tables import inspections, ledger_shed
+from services.adapters.database.tables import inspections, ledger_shed, ledger_shed_ranges
 from services.domain.inspection import STAGES
 
 _LOOK_EVERY_S = 0.5
@@ -60,10 +61,16 @@ class Verdicts:
 
     def shed(self, cameras: Sequence[str]) -> dict[str, int]:
         """Return how many frames of these cameras were declared shed, by reason."""
-        mine = ledger_shed.c.camera.in_(list(cameras))
+        ranges = ledger_shed_ranges.c
+        kinds = (ledger_shed.c, func.count()), (ranges, func.sum(ranges.last - ranges.first + 1))
+        found: Counter[str] = Counter()
         with reading(self._engine) as connection:
-            query = select(ledger_shed.c.reason, func.count()).where(mine).group_by(ledger_shed.c.reason)
-            return {str(row[0]): int(row[1]) for row in connection.execute(query)}
+            for table, frames in kinds:
+                mine = table.camera.in_(list(cameras))
+                rows = connection.execute(select(table.reason, frames).where(mine).group_by(table.reason))
+                for reason, count in rows:
+                    found[reason] += int(count)
+        return dict(found)
 
     def latency(self) -> Quantiles:
         """Return capture to stored verdict."""

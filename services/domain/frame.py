@@ -5,8 +5,10 @@ Does not decode pixels (`services.vision`) and does not know Kafka (`services.wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha1
 from uuid import UUID, uuid5
 
 # Namespace of all frame ids; a constant of the wire contract, never to change.
@@ -126,3 +128,14 @@ def ingester_frame_id(camera: str, epoch: str, sequence: int) -> UUID:
         sequence=sequence,
         position=None,
     )
+
+
+def ingester_frame_ids(camera: str, epoch: str, sequences: Iterable[int]) -> Iterator[UUID]:
+    """Yield `ingester_frame_id` of each sequence, several times faster than one by one."""
+    # The id is a hash of a name that ends with the sequence: what comes before it is hashed once.
+    name = _SEPARATOR.join(("event", camera, ingester_event_id(epoch, 0)[:-1]))
+    before = sha1(FRAME_NAMESPACE.bytes + name.encode(), usedforsecurity=False)
+    for sequence in sequences:
+        one = before.copy()
+        one.update(b"%d" % sequence)
+        yield UUID(bytes=one.digest()[:16], version=5)

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from services.domain.frame import ingester_frame_id
+from services.domain.frame import ingester_frame_ids
 
 
 class EntryKind(StrEnum):
@@ -75,26 +75,39 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class CameraBalance:
-    """One camera's side of the equation, in distinct frames."""
+    """One camera's side of the equation, in distinct frames.
+
+    Attributes:
+        missing: ids of frames without end; where there are very many, the first of them.
+        unnamed: how many more are missing than `missing` names.
+        shed_by_reason: `shed` by why (`ShedReason`); empty where nobody asked.
+    """
 
     captured: int
     judged: int
     quarantined: int
     shed: int
     missing: tuple[UUID, ...] = field(default=())
+    unnamed: int = 0
+    shed_by_reason: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def missing_count(self) -> int:
+        """How many frames have no end."""
+        return len(self.missing) + self.unnamed
 
     @property
     def is_balanced(self) -> bool:
         """Tell whether every captured frame has exactly one end."""
-        return not self.missing and self.captured == self.judged + self.quarantined + self.shed
+        return not self.missing_count and self.captured == self.judged + self.quarantined + self.shed
 
 
 def ids_of_ranges(camera: str, epoch: str, ranges: Iterable[SequenceRange]) -> set[UUID]:
     """Return the frame ids that an ingester's ranges stand for."""
     return {
-        ingester_frame_id(camera, epoch, sequence)
+        frame_id
         for one in ranges
-        for sequence in range(one.first, one.last + 1)
+        for frame_id in ingester_frame_ids(camera, epoch, range(one.first, one.last + 1))
     }
 
 

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from services.domain.errors import MalformedRecord, Rejected
+from services.domain.frame import ImageReference
 from services.domain.inspection import Inspection
 from services.domain.ledger import LedgerEntry
 from services.wire.dead_letter import DeadLetter, decode_dead_letter
@@ -22,8 +23,8 @@ from services.wire.times import to_uuid
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A ledger entry of an honest ingester tells of some seconds; more would fill the database by one record.
-MAX_FRAMES_PER_ENTRY = 1_000_000
+# A camera of 100 frames/s that is shed for a week and a half; more is a mistake, or meant to do harm.
+MAX_FRAMES_PER_ENTRY = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A frame that the stream gave up, from its dead letter."""
+    """A frame that the stream gave up, from its dead letter; `image` where it referred to its pixels."""
 
     letter: DeadLetter
     frame_id: UUID
     camera: str
+    image: ImageReference | None = None
 
 
 def sort_out(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[list[Read[T]], list[Refused]]:
@@ -103,4 +105,4 @@ def read_dead_letter(record: Record) -> Quarantined:
     letter = decode_dead_letter(record)
     frame = decode_frame(letter.original)
     frame_id = to_uuid(letter.frame_id, "frame id") if letter.frame_id else frame.frame_id
-    return Quarantined(letter, frame_id, letter.camera or frame.camera)
+    return Quarantined(letter, frame_id, letter.camera or frame.camera, frame.dataref)

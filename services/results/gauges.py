@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -21,13 +21,17 @@ from services.adapters.broker.lag import LagMeter
 from services.adapters.broker.reader import TopicReader
 from services.adapters.clock import Clock
 from services.adapters.database import reading
+from services.adapters.database.tables import ledger_captured
 from services.adapters.metrics import Metrics
 from services.domain.errors import RetryLater
 from services.domain.frame import Frame
 from services.domain.metrics import LAG_RECORDS, LAG_SECONDS, LEDGER_GAP
+from services.domain.ranges import merged
 from services.domain.topics import FRAMES
-from services.results.ledger import holes, open_ranges, without_end
+from services.results.ledger import bare, offsets_without_end
+from services.results.sequences import Page, ids_without_end, is_declared, pages_of, without_end
 from services.results.store import Store
+from services.results.tally import CameraLabels
 from services.wire.frame import decode_frame
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ STREAM_GROUP = "loupe-stream"
 _BUSY_RATIO = 0.1
 # Offsets without end that one look names, per partition: reading a record brings its image along.
 _NAMED_PER_LOOK = 100
+# Declared ranges that one look notes as ended; after an outage the next looks note the rest.
+_CLOSED_PER_LOOK = 50_000
 
 
 class GapFinder:
@@ -49,7 +55,7 @@ class GapFinder:
         self._frames = frames
         self._ended_to: dict[int, int] = {}
         self._seen_to: dict[int, int] = {}
-        self._names: dict[tuple[int, int], Frame | None] = {}
+        self._names: dict[int, dict[int, Frame | None]] = {}
 
     def gaps(self) -> dict[str, int]:
         """Return per camera how many frames have no end; declared ones in flight count too.
@@ -59,43 +65,64 @@ class GapFinder:
             BrokerUnavailable: no answer.
         """
         committed = self._frames.committed(FRAMES.name, STREAM_GROUP)
-        missing: dict[str, set[UUID]] = defaultdict(set)
+        missing: Counter[str] = Counter()
         closed: list[tuple[str, int]] = []
+        still_open = ~ledger_captured.c.is_ended
         with reading(self._engine) as connection:
-            for one in open_ranges(connection):
-                lacking = set(without_end(connection, one.frame_ids()))
-                missing[one.camera] |= lacking
-                if not lacking:
-                    closed.append(one.key)
+            for page in pages_of(connection, ledger_captured, still_open):
+                lacking = list(_lacking(connection, page))
+                missing[page.camera] += sum(len(one) for one in lacking if one.start >= page.told_to)
+                closed += islice(_ended_rows(page, lacking), max(0, _CLOSED_PER_LOOK - len(closed)))
             for partition, span in self._frames.spans(FRAMES.name).items():
                 done = range(span.start, committed.get(partition, span.start))
                 for frame in self._passed_over(connection, partition, done):
-                    missing[frame.camera].add(frame.frame_id)
+                    if not is_declared(connection, frame, [still_open]):
+                        missing[frame.camera] += 1
         self._store.close_ranges(closed)
-        return {camera: len(frame_ids) for camera, frame_ids in missing.items()}
+        return dict(missing)
 
     def _passed_over(self, connection: Connection, partition: int, done: range) -> Iterator[Frame]:
         """Yield frames that the stream committed before the last look and that still have no end."""
         start = max(done.start, self._ended_to.get(partition, 0))
-        every = (n for hole in holes(connection, partition, range(start, done.stop)) for n in hole)
-        offsets = list(islice(every, _NAMED_PER_LOOK))
+        gaps = offsets_without_end(connection, partition, range(start, done.stop))
+        offsets = list(islice((n for gap in gaps for n in gap), _NAMED_PER_LOOK))
         old = [offset for offset in offsets if offset < self._seen_to.get(partition, 0)]
         self._name(partition, old)
-        named = {n: frame for n in old if (frame := self._names[partition, n]) is not None}
-        lacking = set(without_end(connection, (frame.frame_id for frame in named.values())))
-        yield from (frame for frame in named.values() if frame.frame_id in lacking)
+        named = {n: frame for n in old if (frame := self._names[partition][n]) is not None}
+        lacking = set(ids_without_end(connection, (frame.frame_id for frame in named.values())))
+        # Two records of one frame are one frame.
+        yield from {one.frame_id: one for one in named.values() if one.frame_id in lacking}.values()
         open_still = (n for n in offsets if n not in old or (n in named and named[n].frame_id in lacking))
         self._ended_to[partition] = next(open_still, offsets[-1] + 1 if offsets else done.stop)
         self._seen_to[partition] = done.stop
 
     def _name(self, partition: int, offsets: list[int]) -> None:
         """Read which frames stood at these offsets; None where there is no record (any more)."""
-        unknown = [offset for offset in offsets if (partition, offset) not in self._names]
-        self._names.update(dict.fromkeys((partition, offset) for offset in unknown))
+        known = self._names.get(partition, {})
+        names = {offset: known.get(offset) for offset in offsets}
+        unknown = [offset for offset in offsets if offset not in known]
         for record in self._frames.records_at(FRAMES.name, partition, unknown):
-            frame = decode_frame(record)
-            bare = Frame(frame.frame_id, frame.camera, frame.captured_at, b"")
-            self._names[partition, record.offset] = bare
+            names[record.offset] = bare(decode_frame(record))
+        # Those of this look only: what is not asked for again is forgotten.
+        self._names[partition] = names
+
+
+def _lacking(connection: Connection, page: Page) -> Iterator[range]:
+    """Yield the sequences of a page without end, cut where the page begins to tell anything new."""
+    declared = merged(one.sequences for one in page.stretches)
+    for one in without_end(connection, page.camera, page.epoch, declared):
+        parts = range(one.start, min(one.stop, page.told_to)), range(max(one.start, page.told_to), one.stop)
+        yield from (part for part in parts if part)
+
+
+def _ended_rows(page: Page, lacking: list[range]) -> Iterator[tuple[str, int]]:
+    """Yield the keys of rows none of whose sequences is lacking."""
+    starts = [one.start for one in lacking]
+    for one in page.stretches:
+        place = bisect_left(starts, one.sequences.stop)
+        # The last range that begins before the row ends is the only one that can reach into it.
+        if place == 0 or lacking[place - 1].stop <= one.sequences.start:
+            yield one.key
 
 
 class Gauges(threading.Thread):
@@ -112,7 +139,8 @@ class Gauges(threading.Thread):
         self._clock = clock
         self._every_s = every_s
         self._is_stopping = threading.Event()
-        self._cameras: set[str] = set()
+        self._cameras = CameraLabels()
+        self._shown: set[str] = set()
 
     def run(self) -> None:
         """Look, set, wait; a neighbour that is away leaves the gauges as they were."""
@@ -134,10 +162,12 @@ class Gauges(threading.Thread):
         lag = self._meter.measure(self._clock.now())
         self._metrics.set(LAG_RECORDS, lag.records, topic=FRAMES.name)
         self._metrics.set(LAG_SECONDS, lag.seconds, topic=FRAMES.name)
-        gaps = self._finder.gaps()
-        self._cameras |= gaps.keys()
-        for camera in self._cameras:
-            self._metrics.set(LEDGER_GAP, gaps.get(camera, 0), camera=camera)
+        gaps: Counter[str] = Counter()
+        for camera, count in self._finder.gaps().items():
+            gaps[self._cameras.of(camera)] += count
+        self._shown |= gaps.keys()
+        for camera in self._shown:
+            self._metrics.set(LEDGER_GAP, gaps[camera], camera=camera)
 
     def stop(self) -> None:
         """End the thread; a look that has begun is not waited for."""

@@ -1,6 +1,7 @@
 """Writing to the database: one call is one transaction, the first write wins, repeating changes nothing.
 
-The one module that writes `inspections`, `frame_ends`, `quarantine`, `ledger_captured` and `ledger_shed`.
+The one module that writes `inspections`, `frame_ends`, `quarantine`, `ledger_captured`, `ledger_shed` and
+`ledger_shed_ranges`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, bindparam, exc, select, update
+from sqlalchemy import Column, Connection, Engine, Table, bindparam, exc, select, update
 
 from services.adapters.clock import Clock
 from services.adapters.database import insert_or_ignore, writing
@@ -21,17 +22,22 @@ from services.adapters.database.tables import (
     inspections,
     ledger_captured,
     ledger_shed,
+    ledger_shed_ranges,
     quarantine,
 )
 from services.domain.errors import MalformedRecord
 from services.domain.frame import RecordPosition
 from services.domain.inspection import Inspection, inspection_id_of
-from services.domain.ledger import EntryKind, LedgerEntry, ids_of_ranges
+from services.domain.ledger import EntryKind, LedgerEntry
 from services.domain.topics import FRAMES
 from services.results.batch import Quarantined, Read
 from services.results.rows import inspection_of, inspection_row
 
 Row = dict[str, Any]
+
+# A declared range of more frames is several rows. So whoever looks for the rows around a sequence need not
+# look further back than this, in an index by their first sequences.
+FRAMES_PER_ROW = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Rows that a batch of ledger entries added: ranges captured, and frames shed."""
+    """Rows that a batch of ledger entries added: ranges captured, ranges shed, frames shed by id."""
 
     captured: tuple[Row, ...]
+    shed_ranges: tuple[Row, ...]
     shed: tuple[Row, ...]
 
 
@@ -111,17 +118,20 @@ class Store:
             DatabaseUnavailable: nothing was stored; try again.
         """
         entries = [one.what for one in batch]
-        captured = {(row["entry_id"], row["number"]): row for e in entries for row in _captured_rows(e)}
+        ranges: dict[Table, dict[tuple[str, int], Row]] = {ledger_captured: {}, ledger_shed_ranges: {}}
+        for entry in entries:
+            rows = ranges[_table_of(entry)]
+            rows.update(((row["entry_id"], row["number"]), row) for row in _range_rows(entry))
         shed = {row["frame_id"]: row for entry in entries for row in _shed_rows(entry)}
         with _writing(self._engine) as connection:
-            key = (ledger_captured.c.entry_id, ledger_captured.c.number)
-            new_captured = set(_insert(connection, captured.values(), *key))
-            new_shed = {frame for (frame,) in _insert(connection, shed.values(), ledger_shed.c.frame_id)}
+            captured, shed_ranges = (
+                tuple(rows[entry_id, number] for entry_id, number in _insert(connection, rows.values(), *key))
+                for table, rows in ranges.items()
+                for key in [(table.c.entry_id, table.c.number)]
+            )
+            new = {frame_id for (frame_id,) in _insert(connection, shed.values(), ledger_shed.c.frame_id)}
             _end_frames(connection, "shed", [end for entry in entries for end in _shed_ends(entry)])
-        return Declared(
-            tuple(row for key, row in captured.items() if key in new_captured),
-            tuple(row for key, row in shed.items() if key in new_shed),
-        )
+        return Declared(captured, shed_ranges, tuple(row for key, row in shed.items() if key in new))
 
     def close_ranges(self, keys: Sequence[tuple[str, int]]) -> None:
         """Note that every frame of these captured ranges (entry id, number) has its end.
@@ -211,42 +221,58 @@ def _quarantine_row(one: Read[Quarantined]) -> Row:
         "reason": letter.reason,
         "tries": letter.tries,
         "failed_at": letter.failed_at,
+        "image_uri": one.what.image.uri if one.what.image else None,
+        "image_sha256": one.what.image.sha256 if one.what.image else None,
         "letter_partition": one.record.partition,
         "letter_offset": one.record.offset,
     }
 
 
-def _captured_rows(entry: LedgerEntry) -> list[Row]:
-    if entry.kind is not EntryKind.CAPTURED:
-        return []
+def _table_of(entry: LedgerEntry) -> Table:
+    return ledger_captured if entry.kind is EntryKind.CAPTURED else ledger_shed_ranges
+
+
+def _range_rows(entry: LedgerEntry) -> list[Row]:
+    """Return the rows of an entry's ranges; equal for every delivery of it."""
+    kind: Row = {"is_ended": False}
+    if entry.kind is EntryKind.SHED:
+        kind = {"reason": _reason(entry)}
+    starts = (
+        (first, min(first + FRAMES_PER_ROW - 1, one.last))
+        for one in entry.ranges
+        for first in range(one.first, one.last + 1, FRAMES_PER_ROW)
+    )
     return [
         {
             "entry_id": str(entry.entry_id),
             "number": number,
             "camera": entry.camera,
             "epoch": entry.epoch,
-            "first": one.first,
-            "last": one.last,
+            "first": first,
+            "last": last,
             "declared_at": entry.declared_at,
-            "is_ended": False,
+            **kind,
         }
-        for number, one in enumerate(entry.ranges)
+        for number, (first, last) in enumerate(starts)
     ]
 
 
 def _shed_rows(entry: LedgerEntry) -> list[Row]:
     if entry.kind is not EntryKind.SHED:
         return []
-    frame_ids = ids_of_ranges(entry.camera, entry.epoch, entry.ranges) | set(entry.frame_ids)
     return [
         {
             "frame_id": str(frame_id),
             "camera": entry.camera,
-            "reason": entry.reason.value if entry.reason else "unknown",
+            "reason": _reason(entry),
             "declared_at": entry.declared_at,
         }
-        for frame_id in frame_ids
+        for frame_id in entry.frame_ids
     ]
+
+
+def _reason(entry: LedgerEntry) -> str:
+    return entry.reason.value if entry.reason else "unknown"
 
 
 def _shed_ends(entry: LedgerEntry) -> list[tuple[RecordPosition, str, str]]:

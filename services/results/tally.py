@@ -2,6 +2,9 @@
 
 Counters start from the database, so that after a restart Prometheus and the database still say the same.
 That holds for one process; several would each start from all. Histograms and events start from zero.
+
+Anyone may publish under any camera name, and Prometheus keeps every label value it ever saw: the first
+`MOST_CAMERAS` cameras have series of their own, all others share `camera="other"`.
 """
 
 from __future__ import annotations
@@ -11,10 +14,17 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Table, func, select
+from sqlalchemy.sql import ColumnElement
 
 from services.adapters.database import reading
-from services.adapters.database.tables import inspections, ledger_captured, ledger_shed, quarantine
+from services.adapters.database.tables import (
+    inspections,
+    ledger_captured,
+    ledger_shed,
+    ledger_shed_ranges,
+    quarantine,
+)
 from services.adapters.metrics import Metrics
 from services.domain.inspection import Inspection
 from services.domain.metrics import (
@@ -33,6 +43,28 @@ from services.results.rows import latency_ms
 from services.results.store import Declared, Judged, Row
 from services.wire.event import event_type_of
 
+MOST_CAMERAS = 1000
+OTHER_CAMERAS = "other"
+# Cameras whose counts the live view shows; a name costs a hundred bytes.
+_MOST_COUNTED = 20_000
+
+
+class CameraLabels:
+    """Which cameras have metrics under their own names: the first that come, as many as there is room for."""
+
+    def __init__(self, most: int = MOST_CAMERAS) -> None:
+        """Make room for `most` names."""
+        self._most = most
+        self._named: set[str] = set()
+
+    def of(self, camera: str) -> str:
+        """Return the label of a camera."""
+        if camera not in self._named:
+            if len(self._named) >= self._most:
+                return OTHER_CAMERAS
+            self._named.add(camera)
+        return camera
+
 
 class Tally:
     """Counts; thread-safe. Called once per batch, after it was stored and published."""
@@ -40,6 +72,7 @@ class Tally:
     def __init__(self, metrics: Metrics) -> None:
         """Count into `metrics`."""
         self._metrics = metrics
+        self._labels = CameraLabels()
         self._cameras: dict[str, Counter[str]] = defaultdict(Counter)
         self._lock = threading.Lock()
 
@@ -49,25 +82,29 @@ class Tally:
         Raises:
             DatabaseUnavailable: no answer.
         """
-        judged, captured = inspections.c, ledger_captured.c
+        judged, captured, put_off = inspections.c, ledger_captured.c, quarantine.c
         kind = (judged.project, judged.camera, judged.model_version, judged.is_anomalous)
-        frames = func.sum(captured.last - captured.first + 1)
-        put_off, shed = quarantine.c, ledger_shed.c
         with reading(engine) as connection:
-            for *labels, count in connection.execute(select(*kind, func.count()).group_by(*kind)):
-                self._add_inspections(*labels, count=count)
+            # First the cameras that ingesters know: their names come before those that anyone may invent.
             for camera, count in connection.execute(
-                select(captured.camera, frames).group_by(captured.camera)
+                select(captured.camera, _frames_of(ledger_captured)).group_by(captured.camera)
             ):
                 self._add_captured(camera, int(count))
+            for *labels, count in connection.execute(select(*kind, func.count()).group_by(*kind)):
+                self._add_inspections(*labels, count=count)
             for row in connection.execute(
                 select(put_off.camera, put_off.cause, func.count()).group_by(put_off.camera, put_off.cause)
             ):
                 self._add_quarantined(*row)
-            for row in connection.execute(
-                select(shed.camera, shed.reason, func.count()).group_by(shed.camera, shed.reason)
+            for shed, frames in (
+                (ledger_shed, func.count()),
+                (ledger_shed_ranges, _frames_of(ledger_shed_ranges)),
             ):
-                self._add_shed(*row)
+                by_reason = select(shed.c.camera, shed.c.reason, frames).group_by(
+                    shed.c.camera, shed.c.reason
+                )
+                for camera, reason, count in connection.execute(by_reason):
+                    self._add_shed(camera, reason, int(count))
 
     def judged(self, stored: Judged) -> None:
         """Count first writes with their latency and stages; repeats apart."""
@@ -94,6 +131,8 @@ class Tally:
             self._add_captured(row["camera"], row["last"] - row["first"] + 1)
         for row in stored.shed:
             self._add_shed(row["camera"], row["reason"], 1)
+        for row in stored.shed_ranges:
+            self._add_shed(row["camera"], row["reason"], row["last"] - row["first"] + 1)
 
     def quarantined(self, rows: Sequence[Row]) -> None:
         """Count quarantined frames."""
@@ -108,28 +147,38 @@ class Tally:
     def of_cameras(self, cameras: Collection[str]) -> dict[str, dict[str, int]]:
         """Return the counts of these cameras: captured, judged, anomalous, quarantined, shed."""
         with self._lock:
-            return {camera: dict(self._cameras[camera]) for camera in cameras}
+            return {camera: dict(self._cameras.get(camera, {})) for camera in cameras}
 
     def _add_inspections(
         self, project: str, camera: str, version: str, is_anomalous: Any, *, count: int
     ) -> None:
         verdict = "anomaly" if is_anomalous else "normal"
-        labels = {"project": project, "camera": camera, "model_version": version, "verdict": verdict}
-        self._metrics.add(INSPECTIONS_TOTAL, count, **labels)
+        labels = {"project": project, "model_version": version, "verdict": verdict}
+        self._metrics.add(INSPECTIONS_TOTAL, count, camera=self._label(camera), **labels)
         self._count(camera, judged=count, anomalous=count if is_anomalous else 0)
 
     def _add_captured(self, camera: str, count: int) -> None:
-        self._metrics.add(CAPTURED_TOTAL, count, camera=camera)
+        self._metrics.add(CAPTURED_TOTAL, count, camera=self._label(camera))
         self._count(camera, captured=count)
 
     def _add_quarantined(self, camera: str, cause: str, count: int) -> None:
-        self._metrics.add(QUARANTINED_TOTAL, count, camera=camera, cause=cause)
+        self._metrics.add(QUARANTINED_TOTAL, count, camera=self._label(camera), cause=cause)
         self._count(camera, quarantined=count)
 
     def _add_shed(self, camera: str, reason: str, count: int) -> None:
-        self._metrics.add(SHED_TOTAL, count, camera=camera, reason=reason)
+        self._metrics.add(SHED_TOTAL, count, camera=self._label(camera), reason=reason)
         self._count(camera, shed=count)
 
     def _count(self, camera: str, **counts: int) -> None:
         with self._lock:
-            self._cameras[camera].update(counts)
+            if camera in self._cameras or len(self._cameras) < _MOST_COUNTED:
+                self._cameras[camera].update(counts)
+
+    def _label(self, camera: str) -> str:
+        with self._lock:
+            return self._labels.of(camera)
+
+
+def _frames_of(table: Table) -> ColumnElement[Any]:
+    """Return how many frames a table's ranges stand for."""
+    return func.sum(table.c.last - table.c.first + 1)

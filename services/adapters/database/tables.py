@@ -98,6 +98,8 @@ inspections = Table(
     Index(None, "original_sha256"),
     Index(None, "camera", "captured_at"),
     Index(None, "project", "judged_at"),
+    # Which sequences were judged is read from this index alone: the ledger's proof goes through all of them.
+    Index("ix_inspections_sequence", "camera", "epoch", "sequence", "role", "run"),
 )
 
 # One row per record of loupe.frames that came to an end, doubles included: the proof for foreign
@@ -138,28 +140,30 @@ ledger_captured = Table(
     metadata,
     Column("entry_id", String(36), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),  # place of the range in its entry
-    Column("camera", String(1024), nullable=False, index=True),
+    Column("camera", String(1024), nullable=False),
     Column("epoch", String(1024), nullable=False),
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("declared_at", UtcDateTime, nullable=False),
     # Every frame of the range has its end; ends are never taken back, so it need not be looked at again.
-    Column("is_ended", Boolean, nullable=False, index=True),
+    Column("is_ended", Boolean, nullable=False),
+    Index("ix_ledger_captured_sequence", "camera", "epoch", "first"),
+    Index("ix_ledger_captured_open", "is_ended", "camera", "epoch", "first"),
 )
 
-# Ranges that an ingester declared shed; a range may stand for millions of frames.
+# Ranges that an ingester declared shed; a long one is several rows (`results.store.FRAMES_PER_ROW`).
 ledger_shed_ranges = Table(
     "ledger_shed_ranges",
     metadata,
     Column("entry_id", String(36), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),  # place of the range in its entry
-    Column("camera", String(1024), nullable=False, index=True),
+    Column("camera", String(1024), nullable=False),
     Column("epoch", String(1024), nullable=False),
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Column("reason", String(64), nullable=False),
     Column("declared_at", UtcDateTime, nullable=False),
-    Index(None, "camera", "epoch", "first"),
+    Index("ix_ledger_shed_ranges_sequence", "camera", "epoch", "first"),
 )
 
 # A frame that the stream shed, by id.
@@ -223,7 +227,7 @@ dataset_entries = Table(
     Column("labelled_at", UtcDateTime, nullable=False),
 )
 
-# --- written by services.hosting.store --------------------------------------------------------
+# --- written by services.hosting.store and services.hosting.route_store --------------------------------------------------------
 
 hostings = Table(
     "hostings",

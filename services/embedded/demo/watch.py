@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Engine, Row, Select, Table, case, func, select
+from sqlalchemy import Connection, Engine, Row, Select, Table, case, func, select
 
 from services.adapters.database import reading
-from services.adapters.database.tables import inspections, ledger_shed, quarantine
+from services.adapters.database.tables import inspections, ledger_shed, ledger_shed_ranges, quarantine
+from services.domain.frame import ingester_frame_ids
 from services.domain.ledger import CameraBalance, balance_of
 
 
@@ -69,13 +70,14 @@ class Watcher:
                 {UUID(row.frame_id) for row in connection.execute(_of_cameras(table, captured))}
                 for table in (inspections, quarantine, ledger_shed)
             )
+            declared_shed = {frame for camera in captured for frame in _declared_shed(connection, camera)}
         return {
             camera: balance_of(
                 declared=ids,
                 observed=frozenset(),
                 judged=ids & judged,
                 quarantined=ids & quarantined,
-                shed=ids & shed,
+                shed=ids & (shed | declared_shed),
             )
             for camera, ids in captured.items()
         }
@@ -135,6 +137,17 @@ class Watcher:
                 .where(inspections.c.epoch.in_(self._runs.epochs))
                 .order_by(inspections.c.captured_at)
             ).all()
+
+
+def _declared_shed(connection: Connection, camera: str) -> set[UUID]:
+    """Return the ids of the frames that the camera's ingesters declared shed."""
+    of = ledger_shed_ranges.c
+    rows = connection.execute(select(of.epoch, of.first, of.last).where(of.camera == camera))
+    return {
+        frame_id
+        for epoch, first, last in rows
+        for frame_id in ingester_frame_ids(camera, epoch, range(first, last + 1))
+    }
 
 
 def _of_cameras(table: Table, cameras: Collection[str]) -> Select[Any]:

@@ -7,8 +7,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.domain.frame import ingester_frame_id
-from services.domain.ledger import SequenceRange, all_balanced, balance_of, ids_of_ranges
+from services.domain.frame import ingester_frame_id, ingester_frame_ids
+from services.domain.ledger import CameraBalance, SequenceRange, all_balanced, balance_of, ids_of_ranges
 
 A, B, C, D = (UUID(int=n) for n in range(1, 5))
 NONE: frozenset[UUID] = frozenset()
@@ -50,3 +50,15 @@ def test_all_balanced_needs_every_camera() -> None:
     bad = balance_of(declared={B}, observed=NONE, judged=NONE, quarantined=NONE, shed=NONE)
     assert all_balanced({"a": good})
     assert not all_balanced({"a": good, "b": bad})
+
+
+def test_ids_of_many_sequences_are_the_ids_of_each() -> None:
+    camera, epoch = "line 1/cäm", "2026-01-01T00:00:00.000000+00:00"
+    each = [ingester_frame_id(camera, epoch, sequence) for sequence in (0, 9, 10, 1 << 40)]
+    assert list(ingester_frame_ids(camera, epoch, (0, 9, 10, 1 << 40))) == each
+
+
+def test_what_is_missing_is_counted_beyond_what_is_named() -> None:
+    balance = CameraBalance(captured=12, judged=10, quarantined=0, shed=0, missing=(A,), unnamed=1)
+    assert balance.missing_count == 2
+    assert not balance.is_balanced

@@ -34,6 +34,14 @@ _COLUMNS: dict[str, tuple[tuple[str, Any, dict[str, Any]], ...]] = {
     ),
 }
 _INDEXES = (("inspections", "image_sha256"), ("inspections", "original_sha256"))
+# The ledger's proof walks through the sequences of a camera and epoch, in order, by these alone.
+_SEQUENCES = (
+    ("ix_inspections_sequence", "inspections", ["camera", "epoch", "sequence", "role", "run"]),
+    ("ix_ledger_captured_sequence", "ledger_captured", ["camera", "epoch", "first"]),
+    ("ix_ledger_captured_open", "ledger_captured", ["is_ended", "camera", "epoch", "first"]),
+)
+# What the longer ones above do as well.
+_REPLACED = ("camera", "is_ended")
 
 
 def upgrade() -> None:
@@ -43,6 +51,10 @@ def upgrade() -> None:
             op.add_column(table, sa.Column(name, kind, **how))
     for table, column in _INDEXES:
         op.create_index(op.f(f"ix_{table}_{column}"), table, [column])
+    for name, table, indexed in _SEQUENCES:
+        op.create_index(name, table, indexed)
+    for column in _REPLACED:
+        op.drop_index(op.f(f"ix_ledger_captured_{column}"), "ledger_captured")
     _create_shed_ranges()
     _create_cameras()
 
@@ -51,6 +63,10 @@ def downgrade() -> None:
     """Undo."""
     for table in ("ledger_shed_ranges", "cameras", "camera_states"):
         op.drop_table(table)
+    for column in _REPLACED:
+        op.create_index(op.f(f"ix_ledger_captured_{column}"), "ledger_captured", [column])
+    for name, table, _ in _SEQUENCES:
+        op.drop_index(name, table)
     for table, column in _INDEXES:
         op.drop_index(op.f(f"ix_{table}_{column}"), table)
     for table, columns in _COLUMNS.items():
@@ -71,10 +87,7 @@ def _create_shed_ranges() -> None:
         sa.Column("declared_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("entry_id", "number", name=op.f("pk_ledger_shed_ranges")),
     )
-    op.create_index(op.f("ix_ledger_shed_ranges_camera"), "ledger_shed_ranges", ["camera"])
-    op.create_index(
-        op.f("ix_ledger_shed_ranges_camera_epoch_first"), "ledger_shed_ranges", ["camera", "epoch", "first"]
-    )
+    op.create_index("ix_ledger_shed_ranges_sequence", "ledger_shed_ranges", ["camera", "epoch", "first"])
 
 
 def _create_cameras() -> None:
