@@ -73,6 +73,15 @@ def fetch_jars(name: str, folder: Path, note: Callable[[str], None]) -> None:
             note(f"{done} of {len(jobs)} jars")
 
 
+def fetch_jar(jar: str, sha256: str, folder: Path) -> None:
+    """Put one jar, by its full coordinate, into a folder.
+
+    Raises:
+        MissingPart: it cannot be had, or has another SHA-256.
+    """
+    _fetch(_maven(), jar, sha256, folder)
+
+
 def damaged_jars(name: str, folder: Path) -> list[str]:
     """Return the jars of one list that a folder lacks or holds with other bytes."""
     pins = read_pins(name)

@@ -41,7 +41,7 @@ DOCUMENT = document()
 
 @pytest.fixture(scope="module")
 def official() -> Any:
-    """AsyncAPI's schema of 3.0.0 documents, unchanged: `schemas/3.0.0.json` of npm's @asyncapi/specs 6.11.1."""
+    """AsyncAPI's schema of 3.0.0 documents, unchanged: `schemas/3.0.0.json` of npm's @asyncapi/specs."""
     return json.loads(gzip.decompress((Path(__file__).parent / "asyncapi-3.0.0.schema.json.gz").read_bytes()))
 
 
