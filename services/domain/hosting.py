@@ -5,7 +5,7 @@ Pure rules; `services.hosting` is the only one that applies them to Ray Serve (a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -108,8 +108,14 @@ class Judges:
 
 
 @dataclass(frozen=True, slots=True)
-class _Matching:
-    """The routes of one camera: the live one, canaries with the end of their share (0-1), shadows."""
+class CameraRoutes:
+    """The routes that count for one camera.
+
+    Attributes:
+        live: the judge of all frames that no canary takes; None: there is none.
+        canaries: each with the end of its share (0-1), which begins where the one before it ends.
+        shadows: one per project.
+    """
 
     live: Route | None
     canaries: tuple[tuple[float, Route], ...]
@@ -117,7 +123,7 @@ class _Matching:
 
 
 def routes_in_force(routes: Sequence[Route], hosted_projects: Sequence[str]) -> tuple[Route, ...]:
-    """Return the routes to use, most important first: priority, then the narrower pattern, then names.
+    """Return the routes to use, most important first.
 
     A route to a project that is not hosted does not count. While one project is hosted and no live route is
     set, that project has the default route `*`.
@@ -125,7 +131,12 @@ def routes_in_force(routes: Sequence[Route], hosted_projects: Sequence[str]) -> 
     usable = [route for route in routes if route.project in hosted_projects]
     if len(hosted_projects) == 1 and not any(route.mode is RouteMode.LIVE for route in routes):
         usable.append(Route(camera_pattern="*", project=hosted_projects[0]))
-    return tuple(sorted(usable, key=_importance))
+    return by_importance(usable)
+
+
+def by_importance(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Return routes in the order in which they count: priority, then the narrower pattern, then names."""
+    return tuple(sorted(routes, key=_importance))
 
 
 def _importance(route: Route) -> tuple[int, int, int, str, str]:
@@ -151,7 +162,7 @@ class RouteTable:
         self.projects = tuple(projects)
         self._routes = tuple(routes)
         # Cameras are few and frames are many; the bound is for producers that name each frame a camera.
-        self._matching = lru_cache(maxsize=4096)(self._find_matching)
+        self.of_camera = lru_cache(maxsize=4096)(self._of_camera)
 
     def judges_of(self, frame_id: UUID, camera: str, wanted_project: str | None) -> Judges:
         """Return who judges a frame; the same for every delivery while the routes are the same.
@@ -159,7 +170,7 @@ class RouteTable:
         A project named by the producer judges, if it is hosted, whatever the patterns say; shadows look
         on all the same.
         """
-        found = self._matching(camera)
+        found = self.of_camera(camera)
         if wanted_project is not None:
             if wanted_project not in self.projects:
                 return Judges(None)
@@ -179,7 +190,7 @@ class RouteTable:
         match = next((one for one in own if fnmatchcase(camera, one.camera_pattern)), None)
         return replace(match, mode=RouteMode.LIVE) if match else Route(camera, project)
 
-    def _find_matching(self, camera: str) -> _Matching:
+    def _of_camera(self, camera: str) -> CameraRoutes:
         routes = [route for route in self._routes if fnmatchcase(camera, route.camera_pattern)]
         end, canaries = 0.0, []
         for route in routes:
@@ -187,7 +198,7 @@ class RouteTable:
                 end += route.share_ratio
                 canaries.append((end, route))
         shadows = {one.project: one for one in reversed(routes) if one.mode is RouteMode.SHADOW}
-        return _Matching(
+        return CameraRoutes(
             next((route for route in routes if route.mode is RouteMode.LIVE), None),
             tuple(canaries),
             tuple(shadows[project] for project in sorted(shadows)),

@@ -17,6 +17,7 @@ from services.domain.errors import LoupeError
 from services.domain.topics import MODELS
 from services.hosting.pipeline import GROUP, AnnouncementLoop, Host
 from services.hosting.reconciler import Reconciler
+from services.hosting.route_store import RouteStore
 from services.hosting.serve_api import RestServeApi
 from services.hosting.settings import HostingSettings
 from services.hosting.store import HostingStore
@@ -63,11 +64,12 @@ def run(settings: HostingSettings) -> int:
     """Run until SIGTERM or an error; return the exit status."""
     metrics, clock = Metrics(), SystemClock()
     migrate(settings.database_url)
-    store = HostingStore(open_engine(settings.database_url))
+    engine = open_engine(settings.database_url)
+    store = HostingStore(engine)
     host = Host(store, clock, offered_units=settings.inference_units, default_units=settings.default_units)
     host.catch_up()
     serve = RestServeApi(settings.ray_dashboard_url, settings.ray_token_path)
-    reconciler = Reconciler(store, serve, settings, metrics)
+    reconciler = Reconciler(store, RouteStore(engine), serve, settings, metrics)
     loops = _Loops()
     loops.start("reconciler", reconciler.run)
     producer = KafkaBrokerProducer(settings.kafka_bootstrap)

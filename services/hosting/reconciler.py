@@ -15,6 +15,7 @@ from services.adapters.metrics import Metrics
 from services.domain.errors import Rejected, RetryLater
 from services.domain.hosting import HostingStatus
 from services.domain.metrics import UNITS
+from services.hosting.route_store import RouteStore
 from services.hosting.serve_api import ServeApi
 from services.hosting.serve_config import STREAM, application_of_project, config_of, is_applied
 from services.hosting.settings import HostingSettings
@@ -39,10 +40,16 @@ class Reconciler:
     """The one writer of Serve's configuration."""
 
     def __init__(
-        self, store: HostingStore, serve: ServeApi, settings: HostingSettings, metrics: Metrics
+        self,
+        store: HostingStore,
+        routes: RouteStore,
+        serve: ServeApi,
+        settings: HostingSettings,
+        metrics: Metrics,
     ) -> None:
-        """Bring `serve` to what `store` says."""
+        """Bring `serve` to what `store` and `routes` say."""
         self._store = store
+        self._routes = routes
         self._serve = serve
         self._settings = settings
         self._metrics = metrics
@@ -85,9 +92,8 @@ class Reconciler:
         for one in hosted:
             if one.hosting.project in refused:
                 self._note(one, HostingStatus.HOSTING_FAILED, refused[one.hosting.project])
-        config = config_of(
-            [one.hosting for one in admitted], self._store.routes(), self._settings.stream_replicas_count
-        )
+        routes = [stored.route for stored in self._routes.all()]
+        config = config_of([one.hosting for one in admitted], routes, self._settings.stream_replicas_count)
         try:
             applications = self._applied(config)
         except RetryLater:

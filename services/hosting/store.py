@@ -1,6 +1,6 @@
 """The desired state in the database: who is hosted with what, by whose wish, and what came of it.
 
-The only writer of `hostings` and `routes`. Does not talk to Ray.
+The only writer of `hostings`; routes are `route_store`'s. Does not talk to Ray.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from services.adapters.database import reading, writing
-from services.adapters.database.tables import hostings, model_versions, routes
-from services.domain.hosting import ArchivePolicy, Hosting, HostingStatus, Route, RouteMode
+from services.adapters.database.tables import hostings, model_versions
+from services.domain.hosting import Hosting, HostingStatus
 from services.domain.model_version import ModelAnnouncement
 
 # The column's length; a longer message of Ray is cut.
@@ -65,12 +65,6 @@ class HostingStore:
         with reading(self._engine) as connection:
             return _hosted(connection)
 
-    def routes(self) -> tuple[Route, ...]:
-        """Return the routes that are set, most important first."""
-        query = select(routes).order_by(routes.c.priority.desc(), routes.c.camera_pattern, routes.c.project)
-        with reading(self._engine) as connection:
-            return tuple(_route(row) for row in connection.execute(query))
-
     def newest_models(self) -> tuple[ModelAnnouncement, ...]:
         """Return the newest version of every project in the registry, the newest of all first."""
         query = select(model_versions).order_by(
@@ -108,17 +102,6 @@ class HostingStore:
         with writing(self._engine) as connection:
             connection.execute(statement)
 
-    def set_routes(self, wanted: Sequence[Route]) -> None:
-        """Replace all routes; the first is the most important."""
-        rows = [
-            {**asdict(route), "mode": route.mode.value, "archive": route.archive.value, "priority": -place}
-            for place, route in enumerate(wanted)
-        ]
-        with writing(self._engine) as connection:
-            connection.execute(delete(routes))
-            if rows:
-                connection.execute(insert(routes), rows)
-
 
 def _hosted(connection: Connection) -> tuple[HostedProject, ...]:
     version = (model_versions.c.project == hostings.c.project) & (
@@ -141,12 +124,6 @@ def _hosted(connection: Connection) -> tuple[HostedProject, ...]:
             model_created_at=row.model_created_at,
         )
         for row in connection.execute(query)
-    )
-
-
-def _route(row: Row[Any]) -> Route:
-    return Route(
-        row.camera_pattern, row.project, RouteMode(row.mode), ArchivePolicy(row.archive), row.deadline_s
     )
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
 from services.adapters.clock import FakeClock
 from services.adapters.object_store.store import memory_store
-from services.domain.hosting import Hosting, HostingStatus, Route, RouteMode
+from services.domain.errors import BadRequest
+from services.domain.hosting import (
+    ArchivePolicy,
+    Hosting,
+    HostingStatus,
+    RetentionClass,
+    Route,
+    RouteMode,
+)
 from services.domain.label import Box, Label, Verdict, entry_id_of
 from services.domain.model_version import JobState, TrainingRequest
 from services.hosting.pipeline import Host
+from services.hosting.route_store import RouteStore
 from services.hosting.store import HostingStore, Wish
 from services.trainer.datasets import Datasets
 from services.trainer.jobs import Jobs
@@ -69,7 +81,48 @@ def test_wishes_and_routes(engine: Engine, tmp_path: Path) -> None:
     assert (first.hosting.project, first.hosting.max_units, len(first.message)) == ("plates", 2, 1024)
     assert first.model_created_at == CREATED_AT
     assert (last.status, last.message, last.model_created_at) == (HostingStatus.HOSTING_FAILED, "no", None)
-    routes = (Route("press-*", "plates", RouteMode.SHADOW, deadline_s=2.0), Route("*", "plates"))
-    store.set_routes(routes)
-    store.set_routes(routes)
-    assert store.routes() == routes
+
+
+def test_routes(engine: Engine) -> None:
+    store = RouteStore(engine)
+    press = Route("press-*", "plates", RouteMode.SHADOW, deadline_s=2.0, retention=RetentionClass.LONG)
+    everything = Route("*", "plates", priority=-1)
+    for route in (press, everything):
+        store.add(route, "ada", AT)
+    with pytest.raises(BadRequest, match="There is a shadow route press-"):
+        store.add(replace(press, deadline_s=None), "ben", AT)
+    assert {one.route for one in store.all()} == {press, everything}
+    assert {(one.changed_by, one.changed_at) for one in store.all()} == {("ada", AT)}
+
+    changed = store.change(
+        press, {"archive": ArchivePolicy.ALL, "deadline_s": None}, "ben", AT + timedelta(1)
+    )
+    assert changed == replace(press, archive=ArchivePolicy.ALL, deadline_s=None)
+    with pytest.raises(BadRequest):
+        store.change(press, {"share_ratio": 0.5}, "ben", AT)  # no canary, so nothing is kept of it
+    with pytest.raises(BadRequest):
+        store.change(replace(press, project="bottles"), {"priority": 1}, "ben", AT)
+    by = {one.route.mode: (one.route, one.changed_by) for one in store.all()}
+    assert by[RouteMode.SHADOW] == (changed, "ben")
+
+    assert store.remove("press-*", "plates") == (changed,)
+    with pytest.raises(BadRequest):
+        store.remove("*", "plates", RouteMode.CANARY)
+    assert store.remove("*", "plates", RouteMode.LIVE) == (everything,)
+    assert store.all() == ()
+
+
+def test_of_many_who_set_one_route_one_does(engine: Engine) -> None:
+    def add(name: str) -> None:
+        with suppress(BadRequest):
+            RouteStore(engine).add(Route("*", "plates"), name, AT)
+            winners.append(name)
+
+    winners: list[str] = []
+    threads = [threading.Thread(target=add, args=(f"writer-{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    (stored,) = RouteStore(engine).all()
+    assert winners == [stored.changed_by]

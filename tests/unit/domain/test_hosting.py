@@ -114,7 +114,7 @@ def test_any_number_of_camera_names_takes_bounded_memory() -> None:
     routes = table(Route("*", "a"))
     for number in range(10_000):
         routes.judges_of(ONE, f"cam-{number}", None)
-    assert routes._matching.cache_info().currsize <= 4096
+    assert routes.of_camera.cache_info().currsize <= 4096
 
 
 def test_every_class_of_retention_has_its_days() -> None:

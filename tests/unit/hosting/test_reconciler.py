@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from services.adapters.metrics import Metrics
 from services.domain.errors import ModelUnavailable, Rejected
-from services.domain.hosting import Hosting, HostingStatus, Route
+from services.domain.hosting import ArchivePolicy, Hosting, HostingStatus, Route
 from services.hosting.reconciler import Reconciler
+from services.hosting.route_store import RouteStore
 from services.hosting.settings import HostingSettings
 from services.hosting.store import HostedProject, HostingStore, Wish
 from tests.poll import poll_until
@@ -49,11 +51,16 @@ class MemoryServe:
 
 
 class Rig:
-    def __init__(self, store: HostingStore, units: int = 2) -> None:
-        self.store = store
+    def __init__(self, engine: Engine, units: int = 2) -> None:
+        self.store = HostingStore(engine)
+        self.routes = RouteStore(engine)
         self.serve = MemoryServe()
         self.metrics = Metrics()
-        self.reconciler = Reconciler(store, self.serve, HostingSettings(inference_units=units), self.metrics)
+        self.reconciler = self.new_reconciler(units)
+
+    def new_reconciler(self, units: int = 2) -> Reconciler:
+        settings = HostingSettings(inference_units=units)
+        return Reconciler(self.store, self.routes, self.serve, settings, self.metrics)
 
     def wish(self, project: str, version: str = "v1", units: int = 1) -> None:
         self.store.wish([Wish(Hosting(project, version, f"s3://m/{version}", units, units), by="ada")], AT)
@@ -63,8 +70,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(store: HostingStore) -> Rig:
-    return Rig(store)
+def rig(engine: Engine) -> Rig:
+    return Rig(engine)
 
 
 def test_stream_and_gateway_are_put_before_any_model(rig: Rig) -> None:
@@ -106,13 +113,36 @@ def test_a_new_version_changes_user_config_alone(rig: Rig) -> None:
     assert after == before
 
 
-def test_routes_are_put_when_they_change(rig: Rig) -> None:
+def test_a_changed_route_changes_the_streams_user_config_alone(rig: Rig) -> None:
     rig.wish("cookies")
     rig.reconciler.converge()
-    rig.store.set_routes([Route("press-*", "cookies"), Route("saw-*", "cookies")])
+    rig.routes.add(Route("saw-*", "cookies"), "ada", AT)
+    rig.routes.add(Route("saw-7", "cookies", archive=ArchivePolicy.ALL), "ben", AT)
     rig.reconciler.converge()
-    stream = rig.serve.applications["stream"]["deployed_app_config"]["deployments"][0]
-    assert [one["camera_pattern"] for one in stream["user_config"]["routes"]] == ["press-*", "saw-*"]
+    before, after = (copy.deepcopy(put) for put in rig.serve.puts)
+    told = [
+        one["deployments"][0].pop("user_config")["routes"]
+        for put in (before, after)
+        for one in put["applications"]
+        if one["name"] == "stream"
+    ]
+    assert [[one["camera_pattern"] for one in routes] for routes in told] == [["*"], ["saw-7", "saw-*"]]
+    assert after == before
+    rig.reconciler.converge()
+    assert len(rig.serve.puts) == 2
+
+
+def test_a_route_that_somebody_else_writes_is_noticed_by_the_running_loop(rig: Rig) -> None:
+    rig.wish("cookies")
+    thread = threading.Thread(target=rig.reconciler.run)
+    thread.start()
+    try:
+        poll_until(lambda: rig.serve.puts, deadline_s=10)
+        rig.routes.add(Route("saw-*", "cookies"), "ada", AT)
+        poll_until(lambda: len(rig.serve.puts) > 1, deadline_s=5, what="within seconds")
+    finally:
+        rig.reconciler.stop()
+        thread.join(5)
 
 
 def test_a_new_head_gets_everything_again(rig: Rig) -> None:
@@ -136,8 +166,7 @@ def test_a_new_head_gets_everything_again(rig: Rig) -> None:
 def test_a_restarted_process_puts_nothing(rig: Rig) -> None:
     rig.wish("cookies")
     rig.reconciler.converge()
-    again = Reconciler(rig.store, rig.serve, HostingSettings(inference_units=2), Metrics())
-    again.converge()
+    rig.new_reconciler().converge()
     assert len(rig.serve.puts) == 1
 
 

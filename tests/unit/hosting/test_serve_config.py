@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from services.domain.hosting import ArchivePolicy, Hosting, Route, RouteMode
+from serve.stream import routes_of
+from services.domain.hosting import (
+    ArchivePolicy,
+    Hosting,
+    RetentionClass,
+    Route,
+    RouteMode,
+    RouteTable,
+    routes_in_force,
+)
 from services.hosting.serve_config import config_of, is_applied
 
 COOKIES = Hosting("cookies", "v2", "s3://loupe-models/cookies/v2", 1, 2)
@@ -64,17 +75,17 @@ def test_the_single_project_gets_every_camera() -> None:
         "routes": [
             {
                 "camera_pattern": "*", "project": "cookies", "mode": "live", "archive": "interesting",
-                "deadline_s": None,
+                "deadline_s": None, "share_ratio": 1.0, "retention": "standard",
             }
         ],
     }  # fmt: skip
 
 
-def test_set_routes_keep_their_order_and_unhosted_projects_are_left_out() -> None:
+def test_routes_are_told_in_order_of_importance_without_those_of_unhosted_projects() -> None:
     routes = [
-        Route("press-*", "plates", RouteMode.SHADOW, ArchivePolicy.ALL, 2.0),
         Route("*", "bottles"),
         Route("*", "cookies"),
+        Route("press-*", "plates", RouteMode.SHADOW, ArchivePolicy.ALL, 2.0, retention=RetentionClass.LONG),
     ]
     told = applications([PLATES, COOKIES], routes)["stream"]["deployments"][0]["user_config"]["routes"]
     assert [(one["camera_pattern"], one["project"]) for one in told] == [
@@ -82,6 +93,22 @@ def test_set_routes_keep_their_order_and_unhosted_projects_are_left_out() -> Non
         ("*", "cookies"),
     ]
     assert (told[0]["mode"], told[0]["archive"], told[0]["deadline_s"]) == ("shadow", "all", 2.0)
+    assert (told[0]["share_ratio"], told[0]["retention"]) == (1.0, "long")
+
+
+def test_the_stream_understands_what_it_is_told() -> None:
+    routes = [
+        Route("a*", "cookies", deadline_s=2.0, retention=RetentionClass.FOREVER, archive=ArchivePolicy.NONE),
+        Route("a*", "plates", RouteMode.CANARY, share_ratio=0.1),
+        Route("*", "plates", RouteMode.SHADOW, priority=-3),
+    ]
+    stream = applications([PLATES, COOKIES], routes)["stream"]["deployments"][0]
+    understood = routes_of(json.loads(json.dumps(stream["user_config"])))
+    asked, hosted = RouteTable(routes_in_force(routes, ["cookies", "plates"])), ("cookies", "plates")
+    assert understood.projects == hosted
+    # Priority is told by the order alone.
+    plain = [replace(route, priority=0) for route in asked._routes]
+    assert list(understood._routes) == plain
 
 
 def test_the_order_of_hostings_does_not_matter() -> None:
