@@ -1,0 +1,64 @@
+"""Pictures as JPEG: a camera's own where it sends whole ones, else encoded (arrow 1).
+
+Measured on 1080p pictures, CPU per picture, one thread: YUV to RGBX to JPEG by Pillow (libjpeg-turbo)
+6 ms at quality 90; FFmpeg's own MJPEG encoder from YUV 10 ms at about the same size, and with the
+colours of BT.601 whatever the film says.
+"""
+
+from __future__ import annotations
+
+import io
+
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+# Nearly invisible, and half the bytes of 95.
+QUALITY = 90
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SOS, _DHT, _DQT = 0xDA, 0xC4, 0xDB
+
+
+class JpegEncoder:
+    """Encodes the frames of one film; used by one thread."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def encode(self, frame: VideoFrame) -> bytes:
+        """Return a frame of any pixel format as JPEG, 4:2:0.
+
+        Raises:
+            ValueError: JPEG cannot hold it.
+        """
+        # One thread: with more, swscale takes five times the CPU for a picture of this size.
+        # The range is named because "unspecified" would stretch pictures that use all of it.
+        rgb = self._reformatter.reformat(frame, format="rgb0", src_color_range=frame.color_range, threads=1)
+        plane = rgb.planes[0]
+        # RGBX is how Pillow keeps pixels itself: no copy.
+        size = (rgb.width, rgb.height)
+        image = Image.frombuffer("RGBX", size, plane, "raw", "RGBX", plane.line_size, 1)
+        out = io.BytesIO()
+        try:
+            image.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+        except OSError as error:
+            raise ValueError(f"no JPEG of {rgb.width} x {rgb.height} px") from error
+        return out.getvalue()
+
+
+def whole_jpeg(packet: bytes) -> bytes | None:
+    """Return a packet of an MJPEG stream if any reader of JPEG can decode it, without padding; else None.
+
+    Some cameras leave out the Huffman tables, as AVI allows, or cut pictures short.
+    """
+    end = len(packet.rstrip(b"\0"))
+    if packet[:2] != _SOI or packet[end - 2 : end] != _EOI:
+        return None
+    seen, at = set(), 2
+    while at + 4 <= end and packet[at] == 0xFF:
+        marker = packet[at + 1]
+        seen.add(marker)
+        if marker == _SOS:
+            return packet[:end] if {_DHT, _DQT} <= seen else None
+        at += 2 + int.from_bytes(packet[at + 2 : at + 4], "big")
+    return None
