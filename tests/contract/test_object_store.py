@@ -102,6 +102,19 @@ def test_a_listing_goes_on_where_a_page_ends(store: ObjectStore, prefix: str) ->
     assert sorted(names) == [str(number) for number in range(7)]
 
 
+def test_folders_that_are_skipped_are_not_listed(store: ObjectStore, prefix: str) -> None:
+    names = ["a", "done-not", "done/2026/z", "done0", "sub/done/c", "z"]
+    for name in [*names, *(f"done/{number}" for number in range(9))]:
+        store.put(f"{prefix}/{name}", b"1")
+    path = store._path(prefix)
+    # Small pages, so that one ends inside of the folder.
+    found = [name.split(path, 1)[1][1:] for name, _ in infos_under(store._files, path, ("done",), 3)]
+    wanted = ["a", "done-not", "done0", "sub/done/c", "z"]
+    assert sorted(found) == wanted
+    entries = store.entries(prefix, skip=("done", "none"))
+    assert sorted(entry.uri.removeprefix(f"{prefix}/") for entry in entries) == wanted
+
+
 def test_a_bucket_is_there_or_not(store: ObjectStore, prefix: str) -> None:
     store.put(f"{prefix}/one", b"1")
     assert store.has_bucket(prefix)

@@ -6,7 +6,7 @@ are the file system's own; `store` makes addresses of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -39,31 +39,49 @@ def is_s3(filesystem: Any) -> bool:
 
 
 def infos_under(
-    filesystem: Any, path: str, page_size: int = _PAGE
+    filesystem: Any, path: str, skip: Collection[str] = (), page_size: int = _PAGE
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield path and details of every object below a folder; in S3's order, or a folder at a time."""
+    """Yield path and details of every object below a folder; in S3's order, or a folder at a time.
+
+    `skip` names folders right below it that are left out, and hardly read.
+    """
     if is_s3(filesystem):
-        yield from _s3_pages(filesystem, path, page_size)
+        yield from _s3_pages(filesystem, path, skip, page_size)
         return
-    for folder, _, files in filesystem.walk(path, detail=True):
+    is_top = True
+    for folder, below, files in filesystem.walk(path, detail=True):
+        if is_top:
+            for name in skip:
+                below.pop(name, None)
+            is_top = False
         for name, info in files.items():
             yield f"{folder}/{name}", info
 
 
-def _s3_pages(filesystem: Any, path: str, page_size: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _s3_pages(
+    filesystem: Any, path: str, skip: Collection[str], page_size: int
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     bucket, _, prefix = path.partition("/")
-    asked: dict[str, Any] = {"Bucket": bucket, "MaxKeys": page_size}
-    if prefix:
-        asked["Prefix"] = prefix.rstrip("/") + "/"
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    skipped = tuple(f"{prefix}{name}/" for name in skip)
+    asked: dict[str, Any] = {"Bucket": bucket, "MaxKeys": page_size, "Prefix": prefix}
     while True:
         page = filesystem.call_s3("list_objects_v2", **asked)
+        last = ""
         for info in page.get("Contents", ()):
+            last = info["Key"]
             # Some tools make folders as empty objects whose names end like this.
-            if not info["Key"].endswith("/"):
-                yield f"{bucket}/{info['Key']}", info
+            if not last.endswith("/") and not last.startswith(skipped):
+                yield f"{bucket}/{last}", info
         if not page.get("IsTruncated"):
             return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
+        left_out = next((folder for folder in skipped if last.startswith(folder)), None)
+        if left_out:
+            # Nothing sorts behind this but what lies outside of the folder.
+            asked["StartAfter"] = left_out + chr(0x10FFFF)
+            asked.pop("ContinuationToken", None)
+        else:
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def bucket_exists(filesystem: Any, bucket: str) -> bool:

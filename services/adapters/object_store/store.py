@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise UnknownObject(f"{uri} does not exist.", uri=uri) from error
         except Exception as error:
-            raise StoreUnavailable(f"{uri} could not be read: {error}", uri=uri) from error
+            raise _unavailable(uri, "could not be read", error) from error
         return data
 
     def exists(self, uri: str) -> bool:
@@ -95,8 +95,10 @@ class ObjectStore:
         cut = len(self._root.strip("/")) + 1 if self._root else 0
         return tuple(sorted(_SCHEME + path.strip("/")[cut:] for path in paths))
 
-    def entries(self, prefix_uri: str) -> Iterator[ObjectEntry]:
+    def entries(self, prefix_uri: str, *, skip: Collection[str] = ()) -> Iterator[ObjectEntry]:
         """Yield all objects under a prefix folder with size, time and ETag, in no promised order.
+
+        `skip` names folders right below the prefix that are left out.
 
         Memory does not grow with their number on S3; elsewhere it holds one folder. A bucket that does not
         exist has none: see `has_bucket`.
@@ -108,7 +110,7 @@ class ObjectStore:
         cut = len(self._root.strip("/")) + 1 if self._root else 0
         try:
             self._files.invalidate_cache()
-            for path, info in infos_under(self._files, folder):
+            for path, info in infos_under(self._files, folder, skip):
                 yield entry_of(_SCHEME + path.strip("/")[cut:], info)
         except FileNotFoundError:
             return

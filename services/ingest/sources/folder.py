@@ -20,7 +20,7 @@ import mimetypes
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -30,7 +30,7 @@ from services.domain.errors import SourceUnavailable
 from services.domain.frame import IMAGE_SUFFIXES
 from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.ingest.sources.filing import Filing, Found, text_of
-from services.ingest.sources.protocol import Settled, Shot, Unreadable
+from services.ingest.sources.protocol import CapturedBefore, Settled, Shot, Unreadable, never_captured
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +40,16 @@ SETTLE_S = 0.5
 EMPTY_SETTLE_S = 10.0
 # Files of one listing that are remembered: some 500 bytes each.
 BATCH = 4096
-# How often a folder is listed: soon while pictures come, seldom when none came for a while.
-_LIVELY_S, _IDLE_S = 0.25, 1.0
-_LIVELY_FOR_S = 10.0
+# How long between listings: as soon as people notice while pictures come, and a twentieth of the time since
+# the last one came, so that a thousand idle folders do not keep a core busy.
+_SHORTEST_PAUSE_S, _LONGEST_IDLE_PAUSE_S = 0.25, 2.0
+_PAUSE_SHARE = 0.05
 # A listing that takes long is made seldom, so that it takes at most this share of the time.
 _LISTING_SHARE = 0.05
 _LONGEST_PAUSE_S = 30.0
 # `Source.shots` promises a sign of life twice a second.
-_SIGN_OF_LIFE_S = 0.4
+_SIGN_OF_LIFE_S = 0.5
 _OF_THE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO})
-
-
-def _never(_: str) -> bool:
-    return False
 
 
 class FolderSource:
@@ -64,7 +61,7 @@ class FolderSource:
         *,
         keeps_files: bool = False,
         only_new: bool = False,
-        is_known: Callable[[str], bool] = _never,
+        captured_before: CapturedBefore = never_captured,
         filing: Filing | None = None,
     ) -> None:
         """Watch `folder`; touches nothing before `shots`.
@@ -73,10 +70,10 @@ class FolderSource:
             folder: what to watch.
             keeps_files: leave files where they are instead of moving them when they are settled.
             only_new: leave files alone that are there already; for `keeps_files`.
-            is_known: tells by its receipt whether a file was captured before, so that it is not read.
+            captured_before: asked before a file is read.
             filing: moves files; given by tests.
         """
-        self._folder, self._is_known = folder, is_known
+        self._folder, self._captured_before = folder, captured_before
         self._filing = None if keeps_files else filing or Filing(folder)
         # Kept files that need no look any more, as hashes of name, time and size.
         self._kept: set[int] = set()
@@ -88,14 +85,14 @@ class FolderSource:
         """See `Source.shots`."""
         if self._filing:
             self._filing.prepare()
-        lively_until_s = time.monotonic() + _LIVELY_FOR_S
+        lively_s = time.monotonic()
         while not stop.is_set():
             started_s = time.monotonic()
             is_all = self._look()
             now_s = time.monotonic()
             if self._seen:
-                lively_until_s = now_s + _LIVELY_FOR_S
-            pause_s = _LIVELY_S if now_s < lively_until_s else _IDLE_S
+                lively_s = now_s
+            pause_s = min(max(_SHORTEST_PAUSE_S, (now_s - lively_s) * _PAUSE_SHARE), _LONGEST_IDLE_PAUSE_S)
             pause_s = min(max(pause_s, (now_s - started_s) / _LISTING_SHARE), _LONGEST_PAUSE_S)
             yield None
             yield from self._take_settled(stop, now_s + pause_s, is_all=is_all)
@@ -116,7 +113,7 @@ class FolderSource:
             left_s = until_s - time.monotonic()
             if left_s <= 0 or not (is_all or self._seen):
                 return
-            stop.wait(min(left_s, _LIVELY_S if self._seen else _SIGN_OF_LIFE_S))
+            stop.wait(min(left_s, _SHORTEST_PAUSE_S if self._seen else _SIGN_OF_LIFE_S))
             yield None
 
     def _settled(self) -> list[Found]:
@@ -152,7 +149,7 @@ class FolderSource:
         """Yield the images of a listing that are not taken; note kept ones that are still there."""
         for entry in entries:
             # Asked before `stat`: a file that is settled in between is gone then, and not taken twice.
-            if not _is_image_name(entry.name) or (self._filing and self._filing.is_taken(entry.name)):
+            if not is_image_name(entry.name) or (self._filing and self._filing.is_taken(entry.name)):
                 continue
             try:
                 if not entry.is_file(follow_symlinks=False):
@@ -176,9 +173,9 @@ class FolderSource:
             SourceUnavailable: the folder went away meanwhile.
         """
         receipt = self._receipt(file)
-        if self._is_known(receipt):
+        if settled := self._captured_before(receipt):
             self._mark_taken(file)
-            self._settle(file, None)
+            self._on_settled(file, settled)
             return None
         subject = text_of(file.name)
         if file.size_bytes > CLAIM_LIMIT_BYTES:
@@ -267,5 +264,6 @@ def _is_same(number: int, file: Found) -> bool:
     return stat.S_ISREG(now.st_mode) and (now.st_mtime_ns, now.st_size) == (file.mtime_ns, file.size_bytes)
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Tell by its name whether a file is taken for an image; hidden files are not."""
     return not name.startswith(".") and f".{name.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES

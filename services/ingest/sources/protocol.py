@@ -74,6 +74,13 @@ class Skipped:
 
 
 Taken = Shot | Unreadable | Skipped
+# Tells by its receipt what became of a picture that was captured before; None: it was not.
+CapturedBefore = Callable[[str], Settled | None]
+
+
+def never_captured(_: str) -> Settled | None:
+    """Nothing was captured before."""
+    return None
 
 
 class Source(Protocol):
