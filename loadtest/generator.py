@@ -15,16 +15,18 @@ import numpy as np
 
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
-from services.domain.errors import BadRequest, RetryLater
+from services.domain.errors import BadRequest, LoupeError, RetryLater
 from services.domain.frame import Frame, ingester_frame_id
-from services.domain.ledger import ShedReason
+from services.domain.ledger import EntryKind, SequenceRange, ShedReason
 from services.domain.topics import MIB
-from services.ingest.declarations import Declarations
+from services.ingest.declarations import entry_of
 from services.ingest.in_flight import InFlight, Limits
 from services.ingest.synthetic import SyntheticLine
 from services.wire.frame import encode_frame, epoch_of
+from services.wire.ledger import encode_ledger_entry
 
 _DECLARE_EVERY_S = 1.0
+_SETTLE_S = 30.0
 # Wide enough that a healthy broker never fills it, small enough for the machine under test.
 _LIMITS = Limits(max_in_flight_frames=4000, max_in_flight_bytes=256 * MIB)
 
@@ -90,9 +92,10 @@ class _Camera:
     name: str
     epoch: str
     images: list[bytes]
-    declarations: Declarations
     frames: int = 0
-    acknowledged: int = field(default=0)
+    acknowledged: int = 0
+    declared: int = 0
+    lost: list[int] = field(default_factory=list)
 
 
 class Generator:
@@ -111,9 +114,7 @@ class Generator:
         first = number * load.pool_frames
         images = [line.jpeg(first + index) for index in range(min(load.pool_frames, load.frames))]
         epoch = epoch_of(self._clock.now())
-        return _Camera(
-            name, epoch, images, Declarations(name, epoch, self._producer, self._clock, self._in_flight)
-        )
+        return _Camera(name, epoch, images)
 
     def run(self, stop: Event) -> Sent:
         """Send everything, wait for acknowledgements, declare; `stop` ends it early."""
@@ -170,30 +171,51 @@ class Generator:
             project=self._load.project,
         )
         camera.frames += 1
-        camera.declarations.captured(sequence)
         try:
             delivery = self._producer.send(encode_frame(frame))
         except RetryLater:
-            camera.declarations.shed(sequence, ShedReason.BROKER_UNAVAILABLE)
+            camera.lost.append(sequence)
             return True
-        self._in_flight.add(delivery, len(frame.image), lambda ok: self._end(camera, sequence, ok))
+        self._in_flight.add(delivery, len(frame.image), lambda error: _end(camera, sequence, error))
         return True
 
-    def _end(self, camera: _Camera, sequence: int, is_acknowledged: bool) -> None:
-        if is_acknowledged:
-            camera.acknowledged += 1
-        else:
-            camera.declarations.shed(sequence, ShedReason.BROKER_UNAVAILABLE)
-
     def _declare(self) -> None:
+        """Declare what was captured and what was lost since the last time."""
         for camera in self._cameras:
-            camera.declarations.declare()
+            end, lost = camera.frames, list(camera.lost)
+            if camera.declared < end:
+                captured = [SequenceRange(camera.declared, end - 1)]
+                if self._send_entry(camera, EntryKind.CAPTURED, captured, None):
+                    camera.declared = end
+            if lost:
+                ranges = [SequenceRange(sequence, sequence) for sequence in lost]
+                if self._send_entry(camera, EntryKind.SHED, ranges, ShedReason.BROKER_UNAVAILABLE):
+                    del camera.lost[: len(lost)]
+
+    def _send_entry(
+        self, camera: _Camera, kind: EntryKind, ranges: list[SequenceRange], reason: ShedReason | None
+    ) -> bool:
+        """Send an entry; one that is given up later shows: its frames are known by their records only."""
+        record = encode_ledger_entry(
+            entry_of(camera.name, camera.epoch, kind, ranges, reason, self._clock.now())
+        )
+        try:
+            delivery = self._producer.send(record)
+        except RetryLater:
+            return False
+        self._in_flight.add(delivery, len(record.value), lambda _: None)
+        return True
 
     def _settle(self) -> None:
-        for _ in range(60):
-            self._declare()
-            if self._in_flight.wait_until_empty(0.5) and all(
-                camera.declarations.is_settled for camera in self._cameras
-            ):
-                break
+        self._declare()
+        self._in_flight.wait_until_empty(_SETTLE_S)
+        self._declare()
+        self._in_flight.wait_until_empty(_SETTLE_S)
         self._in_flight.close()
+
+
+def _end(camera: _Camera, sequence: int, error: LoupeError | None) -> None:
+    if error is None:
+        camera.acknowledged += 1
+    else:
+        camera.lost.append(sequence)

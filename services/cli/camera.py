@@ -6,8 +6,12 @@ Parses, calls `services.ingest` and shows how far it is. Needs a running stack, 
 
 from __future__ import annotations
 
+import re
 import signal
 import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
 from threading import Event
 from typing import Annotated
 
@@ -24,6 +28,7 @@ from services.embedded.stack import running_stack
 from services.ingest.pipeline import CameraSpec, Progress, run_cameras
 from services.ingest.settings import ConnectionSettings
 from services.ingest.sources import open_source
+from services.ingest.spool import Leftover
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console()
@@ -63,7 +68,13 @@ def run(
     started_s = time.monotonic()
     with Live(Text(), console=console, auto_refresh=False, transient=True) as live:
         (ended,) = run_cameras(
-            [spec], bootstrap, stop, lambda now: live.update(_line(now), refresh=True), store=store
+            [spec],
+            bootstrap,
+            stop,
+            lambda now: live.update(_line(now), refresh=True),
+            spool_folder=_spool_folder(camera),
+            store=store,
+            on_leftovers=_tell_leftovers,
         )
     elapsed_s = time.monotonic() - started_s
     console.print(
@@ -72,8 +83,27 @@ def run(
         highlight=False,
     )
     if not ended.is_declared:
-        console.print("[red]Kafka did not answer: the ledger does not know the last frames.[/]")
+        console.print(
+            f"[red]Kafka does not have all frames yet: {ended.spooled_frames} wait on disk.[/] "
+            "The same command sends them first."
+        )
         raise typer.Exit(1)
+
+
+def _spool_folder(camera: str) -> Path:
+    """Return where frames of a camera wait; the name says whose they are, its digest keeps names apart."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", camera)[:40]
+    digest = sha256(camera.encode()).hexdigest()[:8]
+    return EmbeddedSettings().home_folder.path / "spool" / f"run-{name}-{digest}"
+
+
+def _tell_leftovers(leftovers: Sequence[Leftover]) -> None:
+    for one in leftovers:
+        console.print(
+            f"{one.camera}: {one.frames} frames ({one.size_bytes / 1e6:.1f} MB) of an earlier run are sent "
+            "first.",
+            highlight=False,
+        )
 
 
 def _connections() -> tuple[str, ObjectStore]:
@@ -111,7 +141,9 @@ def _line(now: Progress) -> Text:
     )
     # Below a second is what a healthy broker takes; only more is news.
     if now.oldest_s >= 1:
-        line.append(f"  waiting for Kafka since {now.oldest_s:.0f} s", "yellow")
+        line.append(f"  {now.spooled_frames} wait on disk since {now.oldest_s:.0f} s", "yellow")
+    if now.is_disk_full:
+        line.append("  the disk is full", "red")
     if now.shed:
         line.append(f"  shed {now.shed}", "red")
     return line

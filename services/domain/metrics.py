@@ -49,6 +49,21 @@ SHED_TOTAL = Metric(
 CAPTURED_TOTAL = Metric(
     "loupe_captured_total", "counter", "1", ("camera",), "Frames that ingesters declared captured.",
 )  # fmt: skip
+SPOOL_FRAMES = Metric(
+    "loupe_spool_frames", "gauge", "1", ("camera",), "Frames on an ingester's disk that Kafka does not have.",
+)  # fmt: skip
+SPOOL_BYTES = Metric(
+    "loupe_spool_bytes", "gauge", "By", ("camera",), "Size of these frames.",
+)  # fmt: skip
+SPOOL_OLDEST_SECONDS = Metric(
+    "loupe_spool_oldest_seconds", "gauge", "s", ("camera",), "Age of the oldest of these frames.",
+)  # fmt: skip
+SENT_TOTAL = Metric(
+    "loupe_sent_total", "counter", "1", ("camera",), "Frames of an ingester that Kafka has acknowledged.",
+)  # fmt: skip
+SPOOL_SHED_TOTAL = Metric(
+    "loupe_spool_shed_total", "counter", "1", ("camera", "reason"), "Frames that an ingester let go.",
+)  # fmt: skip
 LEDGER_GAP = Metric(
     "loupe_ledger_gap_frames", "gauge", "1", ("camera",),
     "captured - (judged + quarantined + shed); frames in flight count too.",
@@ -73,9 +88,25 @@ TRAINING_TOTAL = Metric(
 LABELS_TOTAL = Metric(
     "loupe_labels_total", "counter", "1", ("project", "verdict"), "Labels stored, first writes only.",
 )  # fmt: skip
+CAMERA_STATE = Metric(
+    "loupe_camera_state", "gauge", "1", ("camera", "state"),
+    "1 for the state that a camera is in; its ingester tells it.",
+)  # fmt: skip
+CAMERA_LAST_FRAME_SECONDS = Metric(
+    "loupe_camera_last_frame_seconds", "gauge", "s", ("camera",), "Time since a camera's last frame.",
+)  # fmt: skip
+IMAGES_DELETED_TOTAL = Metric(
+    "loupe_images_deleted_total", "counter", "1", ("why",),
+    "Kept images that were deleted: their class ran out (retention), or nothing refers to them (orphan).",
+)  # fmt: skip
+IMAGES_DELETED_BYTES = Metric(
+    "loupe_images_deleted_bytes_total", "counter", "By", ("why",), "Size of these images.",
+)  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
     INSPECTIONS_TOTAL, DUPLICATES_TOTAL, LATENCY_SECONDS, STAGE_SECONDS, EVENTS_TOTAL, QUARANTINED_TOTAL,
-    SHED_TOTAL, CAPTURED_TOTAL, LEDGER_GAP, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
-    TRAINING_TOTAL, LABELS_TOTAL,
+    SHED_TOTAL, CAPTURED_TOTAL, SPOOL_FRAMES, SPOOL_BYTES, SPOOL_OLDEST_SECONDS, SENT_TOTAL,
+    SPOOL_SHED_TOTAL, LEDGER_GAP, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
+    TRAINING_TOTAL, LABELS_TOTAL, CAMERA_STATE, CAMERA_LAST_FRAME_SECONDS,
+    IMAGES_DELETED_TOTAL, IMAGES_DELETED_BYTES,
 )  # fmt: skip

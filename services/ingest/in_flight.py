@@ -1,7 +1,7 @@
 """What was sent and not yet acknowledged: bounded in number and bytes (arrow 1).
 
 One thread waits for acknowledgements in the order of sending and says what became of each record.
-Never sends anything itself.
+Never sends anything itself, and keeps nothing that would have to be sent again.
 """
 
 from __future__ import annotations
@@ -30,23 +30,26 @@ class Limits:
     Attributes:
         max_in_flight_frames: at 30 frames/s about four seconds of a slow broker.
         max_in_flight_bytes: several of the largest inline images, and small against a pod's memory.
-        delivery_timeout_s: when the producer gives a record up. These sources can wait, so longer than
-            an outage; and kafka-python 3.0.12 may never send again once it has given a record up
-            (its `reset_producer_id` leaves the state READY, so no new producer id is asked for).
+        delivery_timeout_s: when the producer gives a record up, which is then sent again from the spool:
+            longer than a broker's restart, because what it took all the same is then there twice.
         stop_timeout_s: how long a stop waits for acknowledgements; shorter than the pod's grace.
     """
 
     max_in_flight_frames: int = 128
     max_in_flight_bytes: int = 64 * MIB
-    delivery_timeout_s: float = 3600.0
+    delivery_timeout_s: float = 120.0
     stop_timeout_s: float = 20.0
+
+
+# Told None once a record is acknowledged, else why it was given up.
+OnEnd = Callable[[LoupeError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
     delivery: Delivery
     size_bytes: int
-    on_end: Callable[[bool], None]
+    on_end: OnEnd
 
 
 class InFlight:
@@ -66,8 +69,8 @@ class InFlight:
         """Return how many records are on their way."""
         return len(self._sent)
 
-    def add(self, delivery: Delivery, size_bytes: int, on_end: Callable[[bool], None]) -> None:
-        """Watch a record; `on_end` is called with True once acknowledged, with False if given up."""
+    def add(self, delivery: Delivery, size_bytes: int, on_end: OnEnd) -> None:
+        """Watch a record; `on_end` is called once it is acknowledged or given up, from another thread."""
         with self._changed:
             self._sent.append(_Sent(delivery, size_bytes, on_end))
             self._size_bytes += size_bytes
@@ -100,29 +103,30 @@ class InFlight:
                 if self._is_closed:
                     return
                 oldest = self._sent[0]
-            is_acknowledged = self._end_of(oldest.delivery)
-            if is_acknowledged is None:
+            is_over, error = _end_of(oldest.delivery)
+            if not is_over:
                 continue
-            oldest.on_end(is_acknowledged)
+            oldest.on_end(error)
             with self._changed:
                 # Removed after its end was told: "empty" means that all ends are known.
                 self._sent.popleft()
                 self._size_bytes -= oldest.size_bytes
                 self._changed.notify_all()
 
-    def _end_of(self, delivery: Delivery) -> bool | None:
-        """Return whether a record was acknowledged or given up, None while its producer has not said.
 
-        A delivery that has ended answers at once; one that has not uses up its time. Only the
-        producer gives up: while a broker is away it may keep records past its timeout and still
-        deliver them, so a clock of our own would declare frames shed that are judged later.
-        """
-        started_s = time.monotonic()
-        try:
-            delivery.result(_LOOK_EVERY_S)
-        except LoupeError as error:
-            if time.monotonic() - started_s > _LOOK_EVERY_S / 2:
-                return None
-            logger.warning("a record was given up: %s", error)
-            return False
-        return True
+def _end_of(delivery: Delivery) -> tuple[bool, LoupeError | None]:
+    """Return whether a record's end is known, and why it was given up if it was.
+
+    A delivery that has ended answers at once; one that has not uses up its time. Only the
+    producer gives up: while a broker is away it may keep records past its timeout and still
+    deliver them, so a clock of our own would send frames again that arrive all the same.
+    """
+    started_s = time.monotonic()
+    try:
+        delivery.result(_LOOK_EVERY_S)
+    except LoupeError as error:
+        if time.monotonic() - started_s > _LOOK_EVERY_S / 2:
+            return False, None
+        logger.warning("a record was given up: %s", error)
+        return True, error
+    return True, None

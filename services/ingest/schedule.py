@@ -7,16 +7,17 @@ _REBASE_AFTER_S = 1.0
 
 
 class Schedule:
-    """Due times of frames at a fixed rate, in monotonic seconds."""
+    """Due times of frames at a fixed rate, in monotonic seconds; without a rate each is due at once."""
 
-    def __init__(self, fps: float, start_s: float) -> None:
+    def __init__(self, fps: float | None, start_s: float) -> None:
         """Let frame 0 be due at `start_s`."""
-        self._fps, self._start_s, self._frames = fps, start_s, 0
+        self._interval_s = 1.0 / fps if fps else 0.0
+        self._start_s, self._frames = start_s, 0
 
     @property
     def due_s(self) -> float:
         """When the next frame is due."""
-        return self._start_s + self._frames / self._fps
+        return self._start_s + self._frames * self._interval_s
 
     def advance(self, now_s: float) -> None:
         """Go on to the next frame; after a long delay the timetable begins anew at `now_s`."""

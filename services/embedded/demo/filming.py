@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
 from uuid import UUID
@@ -17,8 +18,10 @@ from services.ingest.sources import FileSource
 class Filming:
     """Runs all cameras of a plan while the `with` block lasts; leaving it stops them."""
 
-    def __init__(self, plan: DemoPlan, bootstrap: str, *, fps: float, project: str) -> None:
-        """Prepare the cameras; frames go to Kafka at `bootstrap`, `fps` per camera."""
+    def __init__(
+        self, plan: DemoPlan, bootstrap: str, *, fps: float, project: str, spool_folder: Path
+    ) -> None:
+        """Prepare the cameras; frames wait in `spool_folder` for Kafka at `bootstrap`, `fps` per camera."""
         self._specs = [
             CameraSpec(
                 camera=film.camera,
@@ -28,7 +31,7 @@ class Filming:
             )
             for film in plan.films
         ]
-        self._bootstrap = bootstrap
+        self._bootstrap, self._spool_folder = bootstrap, spool_folder
         self._stop = Event()
         self._lock = Lock()
         self._progress: dict[str, Progress] = {}
@@ -38,7 +41,14 @@ class Filming:
 
     def __enter__(self) -> Filming:
         """Start the cameras."""
-        self._running = self._pool.submit(run_cameras, self._specs, self._bootstrap, self._stop, self._tell)
+        self._running = self._pool.submit(
+            run_cameras,
+            self._specs,
+            self._bootstrap,
+            self._stop,
+            self._tell,
+            spool_folder=self._spool_folder,
+        )
         return self
 
     def __exit__(
@@ -52,7 +62,7 @@ class Filming:
     def epochs(self) -> tuple[str, ...]:
         """Epochs of the cameras that have begun."""
         with self._lock:
-            return tuple(progress.epoch for progress in self._progress.values())
+            return tuple(progress.epoch for progress in self._progress.values() if progress.epoch)
 
     def frame_ids(self) -> dict[str, set[UUID]]:
         """Return the ids of the frames captured so far, by camera."""
@@ -61,6 +71,7 @@ class Filming:
         return {
             one.camera: ids_of_ranges(one.camera, one.epoch, [SequenceRange(0, one.captured - 1)])
             for one in known
+            if one.captured
         }
 
     def captured(self) -> dict[str, int]:

@@ -220,7 +220,13 @@ class Demo:
 
     def _film(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine) -> tuple[LiveView, Watcher]:
         """Let the cameras run and show what is stored, until every frame has an end."""
-        filming = Filming(plan, addresses.kafka_bootstrap, fps=self._options.fps, project=PROJECT)
+        filming = Filming(
+            plan,
+            addresses.kafka_bootstrap,
+            fps=self._options.fps,
+            project=PROJECT,
+            spool_folder=self._settings.home_folder.path / "spool" / "demo",
+        )
         watcher = Watcher(engine, filming, datetime.now(UTC))
         started_s = time.monotonic()
         with (

@@ -9,7 +9,8 @@
 Ingester, CameraSpec and Progress are in `services.ingest.pipeline`.
 """
 
+from services.ingest.spool.camera_spool import CameraSpool
 from services.ingest.spool.sender import Sender
-from services.ingest.spool.spool import CameraSpool, Leftover, Spool
+from services.ingest.spool.spool import Leftover, Spool
 
 __all__ = ["CameraSpool", "Leftover", "Sender", "Spool"]

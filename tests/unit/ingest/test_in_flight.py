@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Event
 
-from services.domain.errors import BrokerUnavailable
+from services.domain.errors import BrokerUnavailable, LoupeError
 from services.domain.frame import RecordPosition
 from services.ingest.in_flight import InFlight, Limits
 from tests.poll import poll_until
@@ -44,25 +44,25 @@ def test_ends_are_told_in_the_order_of_sending() -> None:
     flight = InFlight(Limits())
     deliveries = [HeldDelivery() for _ in range(3)]
     deliveries[1].is_lost = True
-    told: list[tuple[int, bool]] = []
+    told: list[tuple[int, str | None]] = []
     for number, delivery in enumerate(deliveries):
-        flight.add(delivery, 1, lambda ok, number=number: told.append((number, ok)))  # type: ignore[misc]  # bound now
+        flight.add(delivery, 1, lambda error, number=number: told.append((number, error and error.message)))  # type: ignore[misc]  # bound now
     for delivery in reversed(deliveries):
         delivery.ended.set()
     assert flight.wait_until_empty(5)
-    assert told == [(0, True), (1, False), (2, True)]
+    assert told == [(0, None), (1, "given up"), (2, None)]
     flight.close()
 
 
 def test_a_record_whose_producer_says_nothing_yet_is_neither_acknowledged_nor_given_up() -> None:
-    flight, held, told = InFlight(Limits()), HeldDelivery(), list[bool]()
+    flight, held, told = InFlight(Limits()), HeldDelivery(), list[LoupeError | None]()
     flight.add(held, 1, told.append)
     # Longer than one look takes.
     assert not flight.wait_until_empty(1.2)
     assert told == []
     held.ended.set()
     assert flight.wait_until_empty(5)
-    assert told == [True]
+    assert told == [None]
     flight.close()
 
 
