@@ -28,12 +28,12 @@ def asyncapi(
 
 def as_text(*, as_yaml: bool) -> str:
     """Return the document."""
-    import yaml
-
     from services.wire.asyncapi import document
 
     if not as_yaml:
         return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+
+    import yaml
 
     class Plain(yaml.SafeDumper):
         """Writes what stands in two places twice, instead of naming it once by an anchor."""

@@ -86,14 +86,19 @@ class Datasets:
             return _upsert(connection, values)
 
     def entries(self, project: str) -> tuple[DatasetEntry, ...]:
-        """Return a project's entries, in order of their ids: the same data, the same order."""
+        """Return a project's entries, in order of their ids: the same data, the same order.
+
+        One per picture: a frame may have been labelled by its id and once more as a file, and a camera that
+        stands still sends equal pictures. Of labels of equal pixels the latest counts.
+        """
         query = (
             select(dataset_entries)
             .where(dataset_entries.c.project == project)
-            .order_by(dataset_entries.c.entry_id)
+            .order_by(dataset_entries.c.labelled_at, dataset_entries.c.entry_id)
         )
         with reading(self._engine) as connection:
-            return tuple(_entry(row) for row in connection.execute(query))
+            latest = {row.image_sha256: _entry(row) for row in connection.execute(query)}
+        return tuple(sorted(latest.values(), key=lambda entry: str(entry.entry_id)))
 
     def image(self, entry: DatasetEntry) -> bytes:
         """Return an entry's encoded image, verified.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from services.domain.errors import BadRequest, Rejected
 from services.domain.label import Label, Verdict, entry_id_of
 from services.domain.topics import LABELS
 from services.trainer.datasets import Datasets, image_of_frame
+from services.trainer.label_manifest import read_manifest
 from services.trainer.labelling import Labeller, MaskFile, Statement
 from tests.unit.trainer.pictures import picture
 
@@ -129,6 +131,27 @@ def picture_mask() -> bytes:
     from tests.unit.trainer.test_labelling import mask
 
     return mask()
+
+
+def test_a_manifest_is_imported_line_by_line_with_its_colours(tmp_path: Path, labeller: Labeller) -> None:
+    put(tmp_path / "a.png", picture(1, is_bad=True))
+    pixels = Image.new("RGB", (160, 160), "#ffffff")
+    pixels.paste("#d62728", (5, 5, 15, 15))
+    pixels.save(tmp_path / "mask.png")
+    colours = {"0": {"class-name": "BACKGROUND", "hex-color": "#ffffff"},
+               "1": {"class-name": "chip", "hex-color": "#d62728"}}  # fmt: skip
+    line = {
+        "source-ref": "a.png",
+        "x-metadata": {"class-name": "anomaly", "type": "groundtruth/image-classification"},
+        "m-ref": "mask.png",
+        "m-ref-metadata": {"internal-color-map": colours, "type": "groundtruth/semantic-segmentation"},
+    }
+    gone = {**line, "source-ref": "gone.png"}
+    (tmp_path / "m.manifest").write_text(f"{json.dumps(line)}\n{json.dumps(gone)}\n")
+    outcome = say_all(labeller, read_manifest(tmp_path / "m.manifest"), None, is_alone=False)
+    ((_, said),) = outcome.labels
+    assert (said.classes, [mask.name for mask in said.masks]) == (("chip",), ["chip"])
+    assert [name for name, _ in outcome.refused] == ["line 2, gone.png"]
 
 
 def test_a_folder_with_one_verdict_holds_only_that(tmp_path: Path) -> None:

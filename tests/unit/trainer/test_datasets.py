@@ -63,11 +63,11 @@ def label(image: ImageReference | None, verdict: Verdict = Verdict.NORMAL, *, ag
 
 
 def judged(
-    engine: Engine, kept: ImageReference | None, *, role: str = "live", deleted_at: datetime | None = None
+    engine: Engine, kept: ImageReference | None, *, run: str = "", deleted_at: datetime | None = None
 ) -> None:
     """Store an inspection of `FRAME` as the results service does."""
     row = {
-        "inspection_id": str(UUID(int=len(role))), "frame_id": str(FRAME), "role": role, "run": "",
+        "inspection_id": str(UUID(int=len(run))), "frame_id": str(FRAME), "role": "live", "run": run,
         "camera": "c", "project": "plates", "model_version": "v1", "subject": "", "is_anomalous": False,
         "is_uncertain": False, "confidence": 1.0, "score": 1.0, "threshold": 2.0, "regions": [],
         "image_uri": kept.uri if kept else None, "image_sha256": kept.sha256 if kept else None,
@@ -104,6 +104,18 @@ def test_the_later_label_wins_in_any_order_of_arrival(
         datasets.store(label(kept, Verdict.NORMAL if age_s else Verdict.ANOMALY, age_s=age_s))
     (entry,) = datasets.entries("plates")
     assert (entry.verdict, entry.labelled_at) == (Verdict.ANOMALY, AT)
+
+
+@pytest.mark.parametrize("age_s", [10, -10], ids=["the frame later", "the frame earlier"])
+def test_of_labels_of_equal_pixels_the_later_counts_however_they_were_named(
+    datasets: Datasets, engine: Engine, store: ObjectStore, age_s: float
+) -> None:
+    kept = store.put_image(FRAMES_BUCKET, b"pixels")
+    judged(engine, kept)
+    datasets.store(label(None, Verdict.ANOMALY))
+    datasets.store(label(kept, Verdict.NORMAL, age_s=age_s))
+    (entry,) = datasets.entries("plates")
+    assert entry.verdict is (Verdict.ANOMALY if age_s > 0 else Verdict.NORMAL)
 
 
 def test_a_frame_id_is_resolved_to_the_kept_pixels(
