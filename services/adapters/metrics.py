@@ -5,6 +5,7 @@ The page answers `/metrics` and `/healthz`; supervisors and probes read the latt
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,11 @@ class Metrics:
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         """Add an observation to a histogram, in the metric's unit."""
         self._of(metric, labels).observe(value)
+
+    def forget(self, metric: Metric, **labels: str) -> None:
+        """Show a label set no more; harmless when it was never shown."""
+        with contextlib.suppress(KeyError):
+            self._made[metric.name].remove(*(labels[name] for name in metric.labels))
 
     def _of(self, metric: Metric, labels: dict[str, str]) -> Any:
         made = self._made[metric.name]

@@ -116,16 +116,9 @@ def stored_of(row: Row[Any]) -> StoredCamera:
     return StoredCamera(camera, row.secret, row.push_token_sha256, row.changed_at)
 
 
-def listed_of(row: Row[Any], now: datetime) -> ListedCamera:
-    """Return a camera as people see it, from its row and its state's, whose names begin with `told_`."""
-    stored = stored_of(row)
-    if row.told_camera is None:
-        state = CameraState.PAUSED if stored.camera.is_paused else CameraState.NEW
-        message = "" if stored.camera.is_paused else "No ingester has taken it yet."
-        return ListedCamera(
-            stored, None, CameraReport(stored.camera.camera, state, message, stored.changed_at)
-        )
-    told = CameraReport(
+def report_of(row: Row[Any]) -> CameraReport:
+    """Return what was told of a camera, from a row whose names begin with `told_`."""
+    return CameraReport(
         camera=row.told_camera,
         state=CameraState(row.told_state),
         message=row.told_message,
@@ -139,16 +132,34 @@ def listed_of(row: Row[Any], now: datetime) -> ListedCamera:
         last_frame_at=row.told_last_frame_at,
         configured_at=row.told_configured_at,
     )
-    if row.told_lease_until > now:
+
+
+def listed_of(row: Row[Any], now: datetime, *, is_staffed: bool) -> ListedCamera:
+    """Return a camera as people see it, from its row and its state's, whose names begin with `told_`.
+
+    Args:
+        row: of both tables.
+        now: by the database's clock.
+        is_staffed: some ingester runs cameras.
+    """
+    stored = stored_of(row)
+    told = None if row.told_camera is None else report_of(row)
+    if told and row.told_lease_until > now:
         return ListedCamera(stored, row.told_ingester, told)
-    return ListedCamera(stored, None, _without_ingester(stored, told))
+    name, since = stored.camera.camera, stored.changed_at
+    told = told or CameraReport(name, CameraState.NEW, "", since, configured_at=since)
+    return ListedCamera(stored, None, _without_ingester(stored, told, is_staffed=is_staffed))
 
 
-def _without_ingester(stored: StoredCamera, told: CameraReport) -> CameraReport:
-    """Return how a camera does that nobody holds: its last word counts only where it still can."""
+def _without_ingester(stored: StoredCamera, told: CameraReport, *, is_staffed: bool) -> CameraReport:
+    """Return how a camera does that nobody holds."""
+    told = replace(told, fps=0.0)
     if stored.camera.is_paused:
-        return replace(told, state=CameraState.PAUSED, message="", fps=0.0)
-    if told.configured_at == stored.changed_at and told.state in {CameraState.ENDED, CameraState.WAITING}:
-        return replace(told, fps=0.0)
-    message = f"No ingester runs it; the last one told {told.state.value}."
-    return replace(told, state=CameraState.WAITING, message=message, fps=0.0)
+        return replace(told, state=CameraState.PAUSED, message="")
+    if told.state is CameraState.ENDED and told.configured_at == stored.changed_at:
+        return told
+    if is_staffed:
+        message = "No ingester has taken it: every place is taken, or none of them may run it."
+        return replace(told, state=CameraState.WAITING, message=message)
+    before = "" if told.state is CameraState.NEW else f" Last told: {told.state}."
+    return replace(told, state=CameraState.NEW, message=f"No ingester runs.{before}")

@@ -35,6 +35,7 @@ from services.ingest.camera_rows import (
     ListedCamera,
     StoredCamera,
     listed_of,
+    report_of,
     report_row,
     row_of,
     stored_of,
@@ -120,19 +121,26 @@ class CameraStore:
             return {row.camera: stored_of(row) for row in connection.execute(query)}
 
     def listed(self, name: str | None = None) -> list[ListedCamera]:
-        """Return cameras with their states, by id; one query."""
+        """Return cameras with their states, by id; one query for all."""
         told = [column.label(f"told_{column.name}") for column in camera_states.c]
         query = select(cameras, *told).outerjoin(camera_states, camera_states.c.camera == cameras.c.camera)
         if name is not None:
             query = query.where(cameras.c.camera == name)
         with reading(self._engine) as connection:
             now = _now(connection)
-            return [listed_of(row, now) for row in connection.execute(query.order_by(cameras.c.camera))]
+            leased = select(camera_states.c.camera).where(camera_states.c.lease_until > now).limit(1)
+            is_staffed = connection.scalar(leased) is not None
+            return [
+                listed_of(row, now, is_staffed=is_staffed)
+                for row in connection.execute(query.order_by(cameras.c.camera))
+            ]
 
     # --- leases and states
 
-    def take(self, ingester: str, limit: int, is_mine: Callable[[str], bool] = lambda _: True) -> set[str]:
-        """Lease cameras that nobody holds and that are to run, `limit` at most; return which.
+    def take(
+        self, ingester: str, limit: int, is_mine: Callable[[str], bool] = lambda _: True
+    ) -> dict[str, CameraReport]:
+        """Lease cameras that nobody holds and that are to run, `limit` at most; return the last word on each.
 
         Args:
             ingester: who takes them.
@@ -154,7 +162,13 @@ class CameraStore:
                     .where(camera_states.c.camera.in_(page), camera_states.c.lease_until <= now)
                     .values(ingester=ingester, lease_until=now + self._lease)
                 )
-            return _held(connection, ingester, now) & set(wanted)
+            held = _held(connection, ingester, now)
+            states = select(*(column.label(f"told_{column.name}") for column in camera_states.c))
+            return {
+                row.told_camera: report_of(row)
+                for page in _pages([name for name in wanted if name in held])
+                for row in connection.execute(states.where(camera_states.c.camera.in_(page)))
+            }
 
     def renew(self, ingester: str, reports: Sequence[CameraReport] = ()) -> set[str]:
         """Renew all leases of an ingester, note how its cameras do, and return which it holds.
