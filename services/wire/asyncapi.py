@@ -32,6 +32,7 @@ from services.wire.header_list import (
     FRAME_HEADERS,
     JSON_HEADERS,
     STRUCTURED_HEADERS,
+    TRIGGER_HEADERS,
     Header,
     examples_of,
     schema_of,
@@ -123,7 +124,7 @@ def _messages() -> tuple[Message, ...]:
         ),
         Message(
             "Trigger", TRIGGERS, "Asks a triggered camera for one picture.", _JSON,
-            JSON_HEADERS, _reference("Trigger"), ({"part_id": "P-000123", "lot_id": "L-42"}, {}),
+            TRIGGER_HEADERS, _reference("Trigger"), ({"part_id": "P-000123", "lot_id": "L-42"}, {}),
         ),
         _protobuf("Inspection", INSPECTIONS, "A verdict of one model version on one frame."),
         Message(

@@ -77,6 +77,15 @@ EVENT_HEADERS: tuple[Header, ...] = (
 JSON_HEADERS: tuple[Header, ...] = (
     Header("content-type", "Absent: JSON if the value begins with a brace.", "application/json", _TEXT),
 )
+# All optional.
+TRIGGER_HEADERS: tuple[Header, ...] = (
+    Header("ce_id", "Names the trigger, if its value does not.", "T-991", _TEXT),
+    Header("ce_source", "Who sends it; the camera is the key.", "cam-1", _TEXT),
+    Header("ce_type", "Kind of event.", "io.loupe.trigger.v1", _TEXT),
+    Header("ce_time", "When it was sent; the record's own time counts.", "2026-05-06T07:08:09Z", _TIME),
+    Header("ce_specversion", "Version of CloudEvents.", "1.0", _TEXT),
+    Header("content-type", "Kind of value.", "application/json", _TEXT),
+)
 STRUCTURED_HEADERS: tuple[Header, ...] = (
     Header("content-type", "CloudEvents in JSON.", "application/cloudevents+json", _TEXT, is_required=True),
 )

@@ -18,6 +18,7 @@ from services.wire.camera_event import CAMERA_TYPE
 from services.wire.event import ANOMALY_TYPE, VERDICT_TYPE
 from services.wire.gen.comments import COMMENTS
 from services.wire.gen.loupe.v1 import inspection_pb2, label_pb2, ledger_pb2, model_pb2, training_pb2
+from services.wire.trigger import LONGEST_ID
 
 Schema = dict[str, Any]
 
@@ -118,14 +119,15 @@ def _of_value(field: FieldDescriptor) -> Schema:
 
 def trigger_schema() -> Schema:
     """Return what a trigger may say; an empty value asks for a picture and says nothing."""
-    text = {"type": "string", "maxLength": 1024}
+    name = {"type": ["string", "integer"], "maxLength": LONGEST_ID}
     return {
         "type": "object",
         "title": "Trigger",
         "description": "Asks a triggered camera for one picture, of the part and lot that are named.",
         "properties": {
-            "part_id": {**text, "description": "Id of the part in the picture."},
-            "lot_id": {**text, "description": "Id of the lot the part belongs to."},
+            "part_id": {**name, "description": "Id of the part in the picture."},
+            "lot_id": {**name, "description": "Id of the lot the part belongs to."},
+            "id": {**name, "description": "Names the trigger; absent: ce_id, else its place in Kafka."},
         },
     }
 

@@ -20,6 +20,7 @@ from services.domain.inspection import Inspection, Region, Role
 from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
 from services.domain.ledger import EntryKind, LedgerEntry, SequenceRange, ShedReason
 from services.domain.model_version import ModelAnnouncement, TrainingRequest
+from services.domain.trigger import Trigger
 from services.wire.camera_event import CameraChange, encode_camera_event
 from services.wire.dead_letter import DeadLetter, decode_dead_letter, encode_dead_letter
 from services.wire.event import encode_event
@@ -30,6 +31,7 @@ from services.wire.ledger import decode_ledger_entry, encode_ledger_entry
 from services.wire.model import decode_announcement, encode_announcement
 from services.wire.record import OutRecord, Record
 from services.wire.training import decode_training_request, encode_training_request
+from services.wire.trigger import decode_trigger, encode_trigger
 
 FOLDER = Path(__file__).parent / "golden"
 AT = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
@@ -120,6 +122,9 @@ _JSON_LABEL = Label(
 )  # fmt: skip
 _TRAINING = TrainingRequest("monday", "caps", AT, "ann", 7, 0.05)
 _JSON_TRAINING = TrainingRequest(f"loupe.training-{PARTITION}-{OFFSET}", "caps", _RECORDED_AT)
+# Its time is the record's own.
+_TRIGGER = Trigger("cam-1", "T-991", _RECORDED_AT, "P-000123", "L-42")
+_JSON_TRIGGER = Trigger("cam-1", f"loupe.triggers-{PARTITION}-{OFFSET}", _RECORDED_AT, "P-000123", "L-42")
 _MODEL = ModelAnnouncement(
     "caps", "v20260506-070809-a1b2", "s3://loupe-models/caps/v20260506-070809-a1b2", _SHA, AT, "monday"
 )
@@ -166,7 +171,8 @@ def _told(record: OutRecord) -> object:
 
 
 GOLDEN: tuple[Golden, ...] = (
-    Golden("trigger.v1", {"part_id": "P-000123", "lot_id": "L-42"}, _json),
+    Golden("trigger.v1", _TRIGGER, decode_trigger, lambda: encode_trigger(_TRIGGER)),
+    Golden("trigger-json.v1", _JSON_TRIGGER, decode_trigger),
     Golden("frame-bare.v1", _bare_frame(), decode_frame),
     Golden("frame.v1", _OLD_FRAME, decode_frame, lambda: encode_frame(_OLD_FRAME)),
     Golden("frame-claim.v1", _CLAIM, decode_frame, lambda: encode_frame(_CLAIM)),
@@ -194,7 +200,7 @@ GOLDEN: tuple[Golden, ...] = (
 
 # Records of other producers: what they wrote is not ours to write.
 _FOREIGN: dict[str, OutRecord] = {
-    "trigger.v1": OutRecord("loupe.triggers", b"cam-1", b'{"part_id": "P-000123", "lot_id": "L-42"}'),
+    "trigger-json.v1": OutRecord("loupe.triggers", b"cam-1", b'{"part_id": "P-000123", "lot_id": "L-42"}'),
     "frame-bare.v1": OutRecord("loupe.frames", b"cam-1", _IMAGE),
     "label-json.v1": OutRecord(
         "loupe.labels", b"caps",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from services.wire.event import encode_event
 from services.wire.frame import decode_frame
 from services.wire.label import decode_label
 from services.wire.record import Record
+from services.wire.trigger import decode_trigger
 
 pytestmark = pytest.mark.real
 
@@ -137,7 +137,8 @@ def test_a_label_is_understood(client: Client) -> None:
 def test_a_trigger_names_part_and_lot(client: Client) -> None:
     client.run("trigger", client.camera, "P-1", "L-2")
     (record,) = client.records(TRIGGERS.name)
-    assert json.loads(record.value) == {"part_id": "P-1", "lot_id": "L-2"}
+    wish = decode_trigger(record)
+    assert (wish.camera, wish.part_id, wish.lot_id) == (client.camera, "P-1", "L-2")
 
 
 def test_events_are_printed_as_they_come(client: Client) -> None:

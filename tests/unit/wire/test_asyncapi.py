@@ -22,6 +22,7 @@ from services.domain.camera import CameraState
 from services.domain.errors import UnreadableImage
 from services.domain.frame import Frame, ImageReference
 from services.domain.topics import DEAD_LETTERS, TOPICS
+from services.domain.trigger import Trigger
 from services.wire.asyncapi import document
 from services.wire.camera_event import CameraChange, encode_camera_event
 from services.wire.dead_letter import encode_dead_letter
@@ -31,6 +32,7 @@ from services.wire.gen.loupe.v1 import label_pb2, training_pb2
 from services.wire.inspection import encode_inspection
 from services.wire.inspection import to_message as inspection_message
 from services.wire.record import OutRecord, Record
+from services.wire.trigger import encode_trigger
 from tests.unit.wire.test_messages import inspection
 
 ROOT = Path(__file__).parents[3]
@@ -142,6 +144,7 @@ def full_frame() -> Frame:
         ("Frame", encode_frame(full_frame())),
         ("Inspection", encode_inspection(inspection())),
         ("VerdictEvent", encode_event(inspection())),
+        ("Trigger", encode_trigger(Trigger("cam-1", "T-1", AT, "P-1", "L-1"))),
         (
             "FramesDeadLetters",
             encode_dead_letter(Record("loupe.frames", 1, 2, b"c", b""), UnreadableImage("x"), tries=1, at=AT),
@@ -153,6 +156,12 @@ def test_every_header_that_is_written_is_told(name: str, record: OutRecord) -> N
     headers = message(name)["headers"]
     assert set(texts(record)) <= set(headers["properties"])
     check(headers, texts(record))
+
+
+def test_a_trigger_is_what_its_schema_says() -> None:
+    said = json.loads(encode_trigger(Trigger("cam-1", "T-1", AT, "P-1", "L-1")).value)
+    check(message("Trigger")["payload"], said)
+    assert set(said) == set(DOCUMENT["components"]["schemas"]["Trigger"]["properties"])
 
 
 @pytest.mark.parametrize("is_anomalous", [True, False])
