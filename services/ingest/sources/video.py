@@ -122,7 +122,8 @@ class _Child:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             bufsize=0, start_new_session=True,
         )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._wishes, self._pipe = self._process.stdin, self._process.stdout
         # An unprivileged user's pipes together are limited; the smaller one works as well.
         with contextlib.suppress(OSError):

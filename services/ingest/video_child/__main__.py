@@ -1,4 +1,4 @@
-"""The process that reads one film or camera: reader's thread, wishes' thread, and the sender here (arrow 1)."""
+"""The process that reads one film or camera: a thread reads, one listens, this one sends (arrow 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to read, worked out from a camera's address; imports no FFmpeg, so the parent uses it too (arrow 1)."""
+"""What to read, worked out from a camera's address (arrow 1). Imports no FFmpeg: the parent uses it too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from services.domain.errors import BadRequest
 # Connecting, a handshake and the first key frame: cameras send one every 1 to 10 s.
 OPEN_TIMEOUT_S = 20.0
 # A camera at 1 frame/s is well; one that sends nothing for so long is not, and is connected anew.
+# FFmpeg's RTSP client tries a second time, so there it takes up to twice as long.
 READ_TIMEOUT_S = 5.0
 # The reader returns from every call within the timeouts above; else a driver or a resolver holds it.
 STUCK_AFTER_S = OPEN_TIMEOUT_S + 5.0

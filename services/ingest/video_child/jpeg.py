@@ -37,7 +37,7 @@ class JpegEncoder:
         plane = rgb.planes[0]
         # RGBX is how Pillow keeps pixels itself: no copy.
         size = (rgb.width, rgb.height)
-        image = Image.frombuffer("RGBX", size, plane, "raw", "RGBX", plane.line_size, 1)
+        image = Image.frombuffer("RGBX", size, memoryview(plane), "raw", "RGBX", plane.line_size, 1)
         out = io.BytesIO()
         try:
             image.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")

@@ -119,7 +119,8 @@ class Inbox:
 
 def _decode(kind: bytes, body: bytes) -> Message:
     if kind == b"P":
-        return Picture(*_PICTURE.unpack_from(body), body[_PICTURE.size :])
+        number, position, decoded_s = _PICTURE.unpack_from(body)
+        return Picture(number, position, decoded_s, body[_PICTURE.size :])
     if kind == b"B":
         return Beat()
     first, second, third = json.loads(body)

@@ -122,10 +122,11 @@ class Reading:
             except av.error.FFmpegError as error:
                 raise refusal_of(error, self._job) from None
             for frame in frames:
-                assert isinstance(frame, VideoFrame)
                 yield (None if frame.is_corrupt else frame), frame.time
 
-    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
+    def _packets(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[Packet[VideoStream] | None]:
         """Yield packets; None last where the rest of a film is damaged."""
         try:
             yield from container.demux(stream)
@@ -137,5 +138,5 @@ class Reading:
             raise refusal_of(error, self._job) from None
 
 
-def _seconds(packet: Packet) -> float | None:
+def _seconds(packet: Packet[VideoStream]) -> float | None:
     return float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else None

@@ -1,4 +1,7 @@
-"""What FFmpeg's errors mean for a camera, in sentences (arrow 1). Never shows FFmpeg's own text: it holds addresses."""
+"""What FFmpeg's errors mean for a camera, in sentences (arrow 1).
+
+Never shows FFmpeg's own text: it may hold the address with its password.
+"""
 
 from __future__ import annotations
 
