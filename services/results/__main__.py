@@ -22,10 +22,12 @@ from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine, reading
 from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics, serve_metrics
+from services.adapters.object_store import ObjectStore, s3_store
 from services.domain.errors import BrokerUnavailable, LoupeError, RetryLater, StopProcess
 from services.domain.topics import FRAMES
 from services.results.gauges import STREAM_GROUP, GapFinder, Gauges
 from services.results.pipeline import Pipeline
+from services.results.retention import Retention, RetentionThread
 from services.results.settings import ResultsSettings
 from services.results.store import Store
 from services.results.subscriptions import GROUP, Stopping, subscribe
@@ -65,6 +67,9 @@ class ResultsProcess:
             clock,
             every_s=settings.results_gauges_every_s,
         )
+        self._retention = RetentionThread(
+            Retention(self._engine, _store(settings), clock), self.metrics, every_s=settings.retention_every_s
+        )
         cache = RedisCache(settings.redis_url) if settings.redis_url else MemoryCache()
         pipeline = Pipeline(
             store, self._producer, tally, LiveView(cache, clock), clock, self._patience,
@@ -87,7 +92,10 @@ class ResultsProcess:
             self.broker, pipeline, settings, Stopping(self._patience.is_stopping, self._stop_because_of)
         )
         self._app = FastStream(
-            self.broker, logger=None, after_startup=[self._gauges.start], on_shutdown=[self._begin_to_stop]
+            self.broker,
+            logger=None,
+            after_startup=[self._gauges.start, self._retention.start],
+            on_shutdown=[self._begin_to_stop],
         )
 
     async def run(self) -> None:
@@ -113,10 +121,12 @@ class ResultsProcess:
     def _begin_to_stop(self) -> None:
         self._patience.is_stopping.set()
         self._gauges.stop()
+        self._retention.stop()
 
     def is_healthy(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Tell whether all runs, and broker and database answer; called by the page's thread."""
-        is_running = self._gauges.is_alive() and not self._patience.is_stopping.is_set()
+        threads = (self._gauges, self._retention)
+        is_running = all(one.is_alive() for one in threads) and not self._patience.is_stopping.is_set()
         if not (is_running and database_answers(self._engine)):
             return False
         asked = asyncio.run_coroutine_threadsafe(self.broker.ping(_PING_S), loop)
@@ -124,6 +134,11 @@ class ResultsProcess:
             return asked.result(2 * _PING_S)
         except TimeoutError:
             return False
+
+
+def _store(settings: ResultsSettings) -> ObjectStore:
+    secret = settings.s3_secret.get_secret_value() if settings.s3_secret else None
+    return s3_store(settings.s3_endpoint, settings.s3_key, secret, settings.s3_region)
 
 
 def database_answers(engine: Engine) -> bool:

@@ -45,12 +45,18 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A frame that the stream gave up, from its dead letter; `image` where it referred to its pixels."""
+    """A frame that the stream gave up, from its dead letter.
+
+    Attributes:
+        image: where it referred to its pixels.
+        original: where it was cropped or scaled down.
+    """
 
     letter: DeadLetter
     frame_id: UUID
     camera: str
     image: ImageReference | None = None
+    original: ImageReference | None = None
 
 
 def sort_out(records: Sequence[Record], read: Callable[[Record], T]) -> tuple[list[Read[T]], list[Refused]]:
@@ -105,4 +111,4 @@ def read_dead_letter(record: Record) -> Quarantined:
     letter = decode_dead_letter(record)
     frame = decode_frame(letter.original)
     frame_id = to_uuid(letter.frame_id, "frame id") if letter.frame_id else frame.frame_id
-    return Quarantined(letter, frame_id, letter.camera or frame.camera, frame.dataref)
+    return Quarantined(letter, frame_id, letter.camera or frame.camera, frame.dataref, frame.original)

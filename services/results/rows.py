@@ -25,7 +25,7 @@ def inspection_row(inspection: Inspection, *, produced_at: datetime, stored_at: 
         produced_at: time of its Kafka record, from which the stage `store` counts.
         stored_at: now; the commit follows, some milliseconds later.
     """
-    image = inspection.image
+    image, original = inspection.image, inspection.original
     store_ms = max(0.0, (stored_at - produced_at).total_seconds() * 1000)
     return {
         "inspection_id": str(inspection_id_of(inspection.frame_id, inspection.role, inspection.run)),
@@ -49,6 +49,11 @@ def inspection_row(inspection: Inspection, *, produced_at: datetime, stored_at: 
         "image_uri": image.uri if image else None,
         "image_sha256": image.sha256 if image else None,
         "image_bytes": image.size_bytes if image else None,
+        "retention": inspection.retention,
+        "original_uri": original.uri if original else None,
+        "original_sha256": original.sha256 if original else None,
+        "original_bytes": original.size_bytes if original else None,
+        "area": inspection.area,
         "width_px": inspection.width_px,
         "height_px": inspection.height_px,
         "stage_ms": {**inspection.stage_ms, "store": store_ms},
@@ -62,11 +67,6 @@ def inspection_row(inspection: Inspection, *, produced_at: datetime, stored_at: 
 
 def inspection_of(row: Mapping[str, Any]) -> Inspection:
     """Return the inspection of a row; trace context and record position are not kept there."""
-    image = (
-        ImageReference(row["image_uri"], row["image_sha256"], row["image_bytes"])
-        if row["image_uri"]
-        else None
-    )
     return Inspection(
         frame_id=UUID(row["frame_id"]),
         role=Role(row["role"]),
@@ -85,7 +85,10 @@ def inspection_of(row: Mapping[str, Any]) -> Inspection:
         score=row["score"],
         threshold=row["threshold"],
         regions=tuple(Region(**region) for region in row["regions"]),
-        image=image,
+        image=reference_of(row, "image"),
+        retention=row["retention"],
+        original=reference_of(row, "original"),
+        area=row["area"],
         width_px=row["width_px"],
         height_px=row["height_px"],
         stage_ms=row["stage_ms"],
@@ -93,3 +96,10 @@ def inspection_of(row: Mapping[str, Any]) -> Inspection:
         captured_at=row["captured_at"],
         judged_at=row["judged_at"],
     )
+
+
+def reference_of(row: Mapping[str, Any], kind: str) -> ImageReference | None:
+    """Return the reference that a row's columns `<kind>_uri`, `…_sha256`, `…_bytes` stand for."""
+    if not row[f"{kind}_uri"]:
+        return None
+    return ImageReference(row[f"{kind}_uri"], row[f"{kind}_sha256"], row[f"{kind}_bytes"])

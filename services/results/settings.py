@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ResultsSettings(BaseSettings):
     """Read once at start, from `LOUPE_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True, populate_by_name=True)
 
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka, host:port, comma separated; its usual port."
@@ -48,4 +48,24 @@ class ResultsSettings(BaseSettings):
         le=1,
         description="Share (0-1) of refused records among the latest above which the process stops: half of "
         "a topic unreadable is a wrong writer, not bad luck.",
+    )
+    retention_every_s: float = Field(
+        default=3600.0,
+        ge=1,
+        le=86400,
+        description="Seconds between two turns that delete pixels whose time has run out.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 endpoint; none: Amazon's."
+    )
+    s3_key: str | None = Field(
+        default=None,
+        validation_alias="AWS_ACCESS_KEY_ID",
+        description="None: the client library's own sources of credentials count.",
+    )
+    s3_secret: SecretStr | None = Field(
+        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", description="Secret of the key."
+    )
+    s3_region: str = Field(
+        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="S3 region."
     )

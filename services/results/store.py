@@ -223,6 +223,7 @@ def _quarantine_row(one: Read[Quarantined]) -> Row:
         "failed_at": letter.failed_at,
         "image_uri": one.what.image.uri if one.what.image else None,
         "image_sha256": one.what.image.sha256 if one.what.image else None,
+        "original_sha256": one.what.original.sha256 if one.what.original else None,
         "letter_partition": one.record.partition,
         "letter_offset": one.record.offset,
     }

@@ -111,7 +111,7 @@ def _reference_of(found: dict[str, str], name: str, uri_name: str | None = None)
     if uri is None:
         return None
     size_bytes = read_number(found.get(f"{name}size")) or 0
-    return ImageReference(uri, found.get(f"{name}sha256", ""), size_bytes)
+    return ImageReference(uri, found.get(f"{name}sha256", "").lower(), size_bytes)
 
 
 def to_reference(reference: ImageReference) -> frame_pb2.ImageReference:
@@ -123,7 +123,7 @@ def to_reference(reference: ImageReference) -> frame_pb2.ImageReference:
 
 def from_reference(message: frame_pb2.ImageReference) -> ImageReference:
     """Return the domain form of a reference."""
-    return ImageReference(message.uri, message.sha256, message.size_bytes)
+    return ImageReference(message.uri, message.sha256.lower(), message.size_bytes)
 
 
 def to_position(position: RecordPosition) -> frame_pb2.RecordPosition:

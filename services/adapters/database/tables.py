@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    text,
 )
 
 
@@ -99,6 +100,14 @@ inspections = Table(
     Index(None, "camera", "captured_at"),
     Index(None, "project", "judged_at"),
     # Which sequences were judged is read from this index alone: the ledger's proof goes through all of them.
+    # What retention looks through: rows whose pixels are there.
+    Index(
+        "ix_inspections_kept",
+        "retention",
+        "stored_at",
+        sqlite_where=text("image_uri IS NOT NULL AND image_deleted_at IS NULL"),
+        postgresql_where=text("image_uri IS NOT NULL AND image_deleted_at IS NULL"),
+    ),
     Index("ix_inspections_sequence", "camera", "epoch", "sequence", "role", "run"),
 )
 
@@ -130,6 +139,7 @@ quarantine = Table(
     # Pixels that the frame referred to (claim check); kept as long as the dead letter.
     Column("image_uri", String(1024)),
     Column("image_sha256", String(64)),
+    Column("original_sha256", String(64)),
     # Where the dead letter itself stands in loupe.frames.dlq.
     Column("letter_partition", Integer, nullable=False),
     Column("letter_offset", BigInteger, nullable=False),
@@ -227,7 +237,7 @@ dataset_entries = Table(
     Column("labelled_at", UtcDateTime, nullable=False),
 )
 
-# --- written by services.hosting.store and services.hosting.route_store --------------------------------------------------------
+# --- written by services.hosting.store and services.hosting.route_store ------------------------
 
 hostings = Table(
     "hostings",

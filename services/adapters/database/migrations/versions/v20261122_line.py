@@ -25,6 +25,7 @@ _COLUMNS: dict[str, tuple[tuple[str, Any, dict[str, Any]], ...]] = {
     "quarantine": (
         ("image_uri", sa.String(length=1024), {}),
         ("image_sha256", sa.String(length=64), {}),
+        ("original_sha256", sa.String(length=64), {}),
     ),
     "routes": (
         ("share_ratio", sa.Float(), {"nullable": False, "server_default": "1"}),
@@ -40,19 +41,24 @@ _SEQUENCES = (
     ("ix_ledger_captured_sequence", "ledger_captured", ["camera", "epoch", "first"]),
     ("ix_ledger_captured_open", "ledger_captured", ["is_ended", "camera", "epoch", "first"]),
 )
+# What retention looks through: rows whose pixels are there.
+_KEPT = "ix_inspections_kept"
+_IS_KEPT = sa.text("image_uri IS NOT NULL AND image_deleted_at IS NULL")
 # What the longer ones above do as well.
 _REPLACED = ("camera", "is_ended")
 
 
 def upgrade() -> None:
     """Apply."""
-    for table, columns in _COLUMNS.items():
-        for name, kind, how in columns:
+    for table, added in _COLUMNS.items():
+        for name, kind, how in added:
             op.add_column(table, sa.Column(name, kind, **how))
     for table, column in _INDEXES:
         op.create_index(op.f(f"ix_{table}_{column}"), table, [column])
     for name, table, indexed in _SEQUENCES:
         op.create_index(name, table, indexed)
+    columns = ["retention", "stored_at"]
+    op.create_index(_KEPT, "inspections", columns, sqlite_where=_IS_KEPT, postgresql_where=_IS_KEPT)
     for column in _REPLACED:
         op.drop_index(op.f(f"ix_ledger_captured_{column}"), "ledger_captured")
     _create_shed_ranges()
@@ -65,6 +71,7 @@ def downgrade() -> None:
         op.drop_table(table)
     for column in _REPLACED:
         op.create_index(op.f(f"ix_ledger_captured_{column}"), "ledger_captured", [column])
+    op.drop_index(_KEPT, "inspections")
     for name, table, _ in _SEQUENCES:
         op.drop_index(name, table)
     for table, column in _INDEXES:

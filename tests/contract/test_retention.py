@@ -1,0 +1,43 @@
+"""Retention's queries on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, func, select
+
+from services.adapters.clock import FakeClock
+from services.adapters.database import reading
+from services.adapters.database.tables import inspections
+from services.adapters.object_store import memory_store
+from services.adapters.object_store.store import FRAMES_BUCKET
+from services.results.batch import Read
+from services.results.retention import Deleted, Retention
+from services.results.store import Store
+from tests.unit.results.builders import frame, verdict, verdict_records
+
+
+def test_more_rows_than_a_step_expire_in_order_and_once(engine: Engine) -> None:
+    store, clock = memory_store(), FakeClock(datetime.now(UTC))
+    shared = store.put_image(FRAMES_BUCKET, b"shared")
+    told = [
+        verdict(
+            frame(n),
+            image=store.put_image(FRAMES_BUCKET, b"%d" % n) if n % 2 else shared,
+            retention="short" if n < 1200 else "long",
+        )
+        for n in range(1300)
+    ]
+    batch = [Read(one, record) for one, record in zip(told, verdict_records(*told), strict=True)]
+    Store(engine, clock).add_inspections(batch)
+    clock.advance(8 * 86400)
+    dry = Retention(engine, store, clock, is_dry=True)
+    retention = Retention(engine, store, clock)
+    sizes = sum(len(str(n)) for n in range(1, 1200, 2))
+    assert dry.expire() == retention.expire() == Deleted(1200, 600, sizes)
+    with reading(engine) as connection:
+        left = select(func.count()).where(inspections.c.image_deleted_at.is_(None))
+        assert connection.execute(left).scalar() == 100
+    assert len(store.list(f"s3://{FRAMES_BUCKET}")) == 51
+    clock.advance(86400)
+    assert retention.sweep_orphans() == Deleted()
