@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.database import migrate, open_engine
 from services.adapters.metrics import Metrics
-from services.adapters.object_store.store import ObjectStore, s3_store
+from services.adapters.object_store.store import FRAMES_BUCKET, ObjectStore, s3_store
 from services.cli.label import login_name
 from services.cli.main import app
 from services.domain.label import Verdict
@@ -23,6 +23,7 @@ from services.trainer.datasets import Datasets, count_labels
 from services.trainer.pipeline import LabelStep
 from tests.servers import S3Access
 from tests.unit.trainer.pictures import picture
+from tests.unit.trainer.test_datasets import FRAME, judged
 from tests.unit.trainer.test_labelling import mask
 
 pytestmark = pytest.mark.real
@@ -105,3 +106,17 @@ def test_a_later_verdict_on_the_same_picture_replaces_the_earlier(desk: Desk, tm
     (one,), (two,) = first["labels"], second["labels"]  # type: ignore[misc]  # lists of one
     assert one["entry_id"] == two["entry_id"] == str(entry.entry_id)  # type: ignore[has-type]
     assert (one["author"], two["author"]) == (login_name(), "ann")  # type: ignore[has-type]
+
+
+def test_a_frame_is_labelled_by_its_id_and_outlives_the_archive(desk: Desk) -> None:
+    data = picture(uuid4().int % 1000 + 5000)
+    kept = desk.store.put_image(FRAMES_BUCKET, data)
+    done = runner.invoke(app, ["label", str(FRAME), "normal", "--project", desk.project])
+    assert (done.exit_code, "No verdict on frame" in done.output) == (2, True), done.output
+    judged(desk.engine, kept)
+    told = desk.label(str(FRAME), "normal")
+    assert told["normal"] == 1
+    desk.store.delete(kept.uri)
+    desk.handle_all()
+    (entry,) = desk.datasets.entries(desk.project)
+    assert desk.datasets.image(entry) == data
