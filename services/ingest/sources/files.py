@@ -1,4 +1,4 @@
-"""Where images come from: files, a watched folder, the synthetic line (arrow 1).
+"""Where images come from: files as they lie, once or over and over, and the synthetic line (arrow 1).
 
 A source gives encoded bytes as they are and never decodes: garbage is the stream's to quarantine.
 It does not pace, number or publish (`pipeline`).
@@ -7,18 +7,16 @@ It does not pace, number or publish (`pipeline`).
 from __future__ import annotations
 
 import mimetypes
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
 from services.domain.errors import BadRequest
 from services.domain.frame import IMAGE_SUFFIXES
-from services.ingest.sources.protocol import Shot, Source, Unreadable
-from services.ingest.sources.watch import settled_files
+from services.ingest.sources.filing import text_of
+from services.ingest.sources.folder import is_image_name
+from services.ingest.sources.protocol import Shot, Unreadable
 from services.ingest.synthetic import SyntheticLine
-
-SYNTHETIC = "synthetic"
 
 
 class FileSource:
@@ -45,22 +43,6 @@ class FileSource:
                 return
 
 
-class WatchSource:
-    """Images that appear in a folder from now on, each once its size stood still."""
-
-    def __init__(self, folder: Path) -> None:
-        """Watch `folder`, not the folders in it."""
-        self._folder = folder
-
-    def shots(self, stop: Event) -> Iterator[Shot | Unreadable | None]:
-        """See `Source.shots`."""
-        for file in settled_files(self._folder, stop):
-            if file is None:
-                yield None
-            elif is_image(file):
-                yield read_shot(file, None)
-
-
 class SyntheticSource:
     """The synthetic line, part after part, without end; frame n of the run is part `first_index` + n."""
 
@@ -79,18 +61,12 @@ class SyntheticSource:
 
 def read_shot(file: Path, root: Path | None) -> Shot | Unreadable:
     """Return a file's bytes, or why there are none."""
-    # A name that is no UTF-8 has a readable stand-in: headers are text.
-    subject = os.fsencode(file.relative_to(root) if root else file.name).decode("utf-8", "replace")
+    subject = text_of(file.relative_to(root) if root else file.name)
     try:
         image = file.read_bytes()
     except OSError as error:
         return Unreadable(subject, error.strerror or type(error).__name__)
     return Shot(image, mimetypes.guess_type(file.name)[0] or "application/octet-stream", subject)
-
-
-def is_image(file: Path) -> bool:
-    """Tell by its name whether a file is taken for an image; hidden files are not."""
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
@@ -107,31 +83,10 @@ def images_in(folder: Path) -> tuple[Path, ...]:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise BadRequest(f"{folder} cannot be read: {error.strerror}.") from error
-    images = tuple(file for file in inside if is_image(file))
+    images = tuple(file for file in inside if is_image_name(file.name))
     if not images:
         raise BadRequest(f"{folder} holds no images ({_kinds()}).{_hint(inside)}")
     return images
-
-
-def open_source(text: str, *, loop: bool = False, watch: bool = False) -> Source:
-    """Return the source that a person named: a folder, `synthetic` or `synthetic:SEED`.
-
-    Raises:
-        BadRequest: it cannot be; the sentence says what can.
-    """
-    if text == SYNTHETIC or text.startswith(f"{SYNTHETIC}:"):
-        seed = text.partition(":")[2] or "0"
-        if not seed.isascii() or not seed.isdigit() or len(seed) > 9:
-            raise BadRequest(f"The seed in {text!r} is no number of up to nine digits, as in `synthetic:7`.")
-        return SyntheticSource(SyntheticLine(int(seed)))
-    folder = Path(text).expanduser()
-    if watch and loop:
-        raise BadRequest("A folder is either shown in a loop or watched for new files, not both.")
-    if watch:
-        if not folder.is_dir():
-            raise BadRequest(f"{folder} is no folder, so nothing can be watched there.")
-        return WatchSource(folder)
-    return FileSource(images_in(folder), loop=loop)
 
 
 def _kinds() -> str:
@@ -141,6 +96,6 @@ def _kinds() -> str:
 def _hint(inside: Iterable[Path]) -> str:
     """Return a sentence about folders inside that do hold images."""
     for folder in inside:
-        if folder.is_dir() and any(is_image(file) for file in folder.iterdir()):
+        if folder.is_dir() and any(is_image_name(file.name) for file in folder.iterdir()):
             return f" But {folder} does: name that one."
     return ""
