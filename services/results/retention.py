@@ -53,16 +53,16 @@ _WITHOUT_CLASS = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
-    """What was deleted, or would be: verdicts that lost their pixels, objects, and their size."""
+class Amount:
+    """Pixels: verdicts that have them, images, and their size."""
 
     rows: int = 0
     images: int = 0
     size_bytes: int = 0
 
-    def __add__(self, other: Deleted) -> Deleted:
+    def __add__(self, other: Amount) -> Amount:
         """Return both together."""
-        return Deleted(self.rows + other.rows, self.images + other.images, self.size_bytes + other.size_bytes)
+        return Amount(self.rows + other.rows, self.images + other.images, self.size_bytes + other.size_bytes)
 
 
 class Retention:
@@ -77,26 +77,26 @@ class Retention:
         self._engine, self._store, self._clock, self._is_dry = engine, store, clock, is_dry
         self.is_stopping = threading.Event()
 
-    def expire(self) -> Deleted:
+    def expire(self) -> Amount:
         """Delete the pixels of verdicts whose class has run out, then note it in their rows.
 
         Raises:
             RetryLater: database or object store are away; the next call goes on.
         """
-        total = Deleted()
+        total = Amount()
         for name, days in RETENTION_DAYS.items():
             if days is not None:
                 for rows in self._expired(name, self._clock.now() - timedelta(days=days)):
                     total += self._expire(rows)
         return total
 
-    def sweep_orphans(self, prefixes: Iterable[str] = PREFIXES) -> Deleted:
+    def sweep_orphans(self, prefixes: Iterable[str] = PREFIXES) -> Amount:
         """Delete images that nothing refers to: claim checks and originals of frames that were not kept.
 
         Raises:
             RetryLater: database or object store are away; the next call goes on.
         """
-        total = Deleted()
+        total = Amount()
         for prefix in prefixes:
             old_before = self._clock.now() - timedelta(seconds=ORPHAN_GRACE_S)
             entries = self._store.entries(f"{_IMAGES}/{prefix}")
@@ -130,7 +130,7 @@ class Retention:
                 after = tuple_(rows[-1].stored_at, rows[-1].inspection_id)
                 yield rows
 
-    def _expire(self, rows: Sequence[Row[Any]]) -> Deleted:
+    def _expire(self, rows: Sequence[Row[Any]]) -> Amount:
         now = self._clock.now()
         hashes = {row.image_sha256 for row in rows}
         hashes |= {row.original_sha256 for row in rows if row.original_sha256}
@@ -148,9 +148,9 @@ class Retention:
             )
             with writing(self._engine) as connection:
                 connection.execute(statement)
-        return Deleted(len(rows)) + _sum(sizes)
+        return Amount(len(rows)) + _sum(sizes)
 
-    def _sweep(self, entries: Sequence[ObjectEntry], old_before: datetime) -> Deleted:
+    def _sweep(self, entries: Sequence[ObjectEntry], old_before: datetime) -> Amount:
         hashes = {_sha_of(one) for one in entries}
         with reading(self._engine) as connection:
             needed = {sha256 for sha256, _, _ in _claims(connection, hashes)}
@@ -206,14 +206,30 @@ class RetentionThread(threading.Thread):
         """End after the step in hand, which is not waited for."""
         self._retention.is_stopping.set()
 
-    def _tell(self, why: str, deleted: Deleted) -> None:
+    def _tell(self, why: str, deleted: Amount) -> None:
         self._metrics.add(IMAGES_DELETED_TOTAL, deleted.images, why=why)
         self._metrics.add(IMAGES_DELETED_BYTES, deleted.size_bytes, why=why)
-        if deleted != Deleted():
+        if deleted != Amount():
             logger.info(
                 "%s: %d images deleted (%.1f MB), %d verdicts without pixels from now on",
                 why, deleted.images, deleted.size_bytes / 1e6, deleted.rows,
             )  # fmt: skip
+
+
+def kept_by_class(engine: Engine) -> dict[RetentionClass, Amount]:
+    """Return per class what is kept; an image that several verdicts keep counts for each of them.
+
+    Raises:
+        DatabaseUnavailable: no answer.
+    """
+    table = inspections.c
+    query = select(table.retention, func.count(), func.sum(table.image_bytes)).where(*_IS_KEPT)
+    kept = dict.fromkeys(RetentionClass, Amount())
+    with reading(engine) as connection:
+        for name, rows, size_bytes in connection.execute(query.group_by(table.retention)):
+            retention = RetentionClass(name or RetentionClass.STANDARD)
+            kept[retention] += Amount(rows, rows, int(size_bytes))
+    return kept
 
 
 _IS_KEPT = (inspections.c.image_uri.is_not(None), inspections.c.image_deleted_at.is_(None))
@@ -264,6 +280,6 @@ def _sha_of(entry: ObjectEntry) -> str:
     return entry.uri.rsplit("/", 1)[1]
 
 
-def _sum(sizes: Iterable[int | None]) -> Deleted:
+def _sum(sizes: Iterable[int | None]) -> Amount:
     found = [size for size in sizes if size is not None]
-    return Deleted(0, len(found), sum(found))
+    return Amount(0, len(found), sum(found))

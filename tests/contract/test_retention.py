@@ -12,7 +12,7 @@ from services.adapters.database.tables import inspections
 from services.adapters.object_store import memory_store
 from services.adapters.object_store.store import FRAMES_BUCKET
 from services.results.batch import Read
-from services.results.retention import Deleted, Retention
+from services.results.retention import Amount, Retention
 from services.results.store import Store
 from tests.unit.results.builders import frame, verdict, verdict_records
 
@@ -34,10 +34,10 @@ def test_more_rows_than_a_step_expire_in_order_and_once(engine: Engine) -> None:
     dry = Retention(engine, store, clock, is_dry=True)
     retention = Retention(engine, store, clock)
     sizes = sum(len(str(n)) for n in range(1, 1200, 2))
-    assert dry.expire() == retention.expire() == Deleted(1200, 600, sizes)
+    assert dry.expire() == retention.expire() == Amount(1200, 600, sizes)
     with reading(engine) as connection:
         left = select(func.count()).where(inspections.c.image_deleted_at.is_(None))
         assert connection.execute(left).scalar() == 100
     assert len(store.list(f"s3://{FRAMES_BUCKET}")) == 51
     clock.advance(86400)
-    assert retention.sweep_orphans() == Deleted()
+    assert retention.sweep_orphans() == Amount()

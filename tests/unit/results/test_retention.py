@@ -21,14 +21,14 @@ from services.domain.errors import StoreUnavailable, UnreadableImage
 from services.domain.frame import Frame, ImageReference
 from services.domain.hosting import RetentionClass
 from services.results.batch import Read, read_dead_letter
-from services.results.retention import ORPHAN_GRACE_S, PREFIXES, Deleted, Retention, RetentionThread
+from services.results.retention import ORPHAN_GRACE_S, PREFIXES, Amount, Retention, RetentionThread
 from services.results.store import Store
 from services.wire.dead_letter import encode_dead_letter
 from services.wire.frame import encode_frame
 from tests.unit.results.builders import frame, records, verdict, verdict_records
 
 SHORT, STANDARD, FOREVER = RetentionClass.SHORT, RetentionClass.STANDARD, RetentionClass.FOREVER
-NONE = Deleted()
+NONE = Amount()
 
 
 class Cellar:
@@ -103,7 +103,7 @@ def test_pixels_stay_as_long_as_their_class_says_and_the_row_longer(
     assert cellar.deleted_at(kept) is None
     if retention != "forever":
         cellar.days_pass(0.2)
-        assert cellar.retention.expire() == Deleted(1, 1, 5)
+        assert cellar.retention.expire() == Amount(1, 1, 5)
         assert cellar.images() == set()
         assert cellar.deleted_at(kept) == cellar.clock.now()
         assert cellar.retention.expire() == NONE
@@ -112,19 +112,19 @@ def test_pixels_stay_as_long_as_their_class_says_and_the_row_longer(
 def test_an_image_that_another_verdict_keeps_longer_stays(cellar: Cellar) -> None:
     short, standard = cellar.keep(b"image", SHORT), cellar.keep(b"image", STANDARD)
     cellar.days_pass(8)
-    assert cellar.retention.expire() == Deleted(1, 0, 0)
+    assert cellar.retention.expire() == Amount(1, 0, 0)
     assert cellar.images() == {b"image"}
     assert cellar.deleted_at(short) is not None
     assert cellar.deleted_at(standard) is None
     cellar.days_pass(90)
-    assert cellar.retention.expire() == Deleted(1, 1, 5)
+    assert cellar.retention.expire() == Amount(1, 1, 5)
 
 
 def test_thousands_of_verdicts_that_share_an_image_end_together(cellar: Cellar) -> None:
     for _ in range(1100):
         cellar.keep(b"image", SHORT)
     cellar.days_pass(8)
-    assert cellar.retention.expire() == Deleted(1100, 1, 5)
+    assert cellar.retention.expire() == Amount(1100, 1, 5)
 
 
 def test_an_image_that_was_put_anew_waits_for_its_verdict(cellar: Cellar) -> None:
@@ -133,7 +133,7 @@ def test_an_image_that_was_put_anew_waits_for_its_verdict(cellar: Cellar) -> Non
     cellar.clock.advance(7.1 * 86400)
     cellar.store.put_image(FRAMES_BUCKET, b"image")
     fresh = Retention(cellar.engine, FreshStore(cellar.store, cellar.clock), cellar.clock)
-    assert fresh.expire() == Deleted(1, 0, 0)
+    assert fresh.expire() == Amount(1, 0, 0)
     assert cellar.images() == {b"image"}
 
 
@@ -154,7 +154,7 @@ def test_an_original_goes_with_its_image_unless_somebody_else_has_it(cellar: Cel
     cellar.keep(b"crop-2", SHORT, two)
     cellar.keep(b"crop-3", FOREVER, two)
     cellar.days_pass(8)
-    assert cellar.retention.expire() == Deleted(2, 3, 22)
+    assert cellar.retention.expire() == Amount(2, 3, 22)
     assert cellar.images() == {b"original-2", b"crop-3"}
     cellar.days_pass(365)
     assert cellar.retention.sweep_orphans() == NONE
@@ -166,7 +166,7 @@ def test_what_nothing_refers_to_is_deleted_after_a_grace(cellar: Cellar) -> None
     cellar.clock.advance(ORPHAN_GRACE_S - 60)
     assert cellar.retention.sweep_orphans() == NONE
     cellar.clock.advance(120)
-    assert cellar.retention.sweep_orphans() == Deleted(0, 1, 40)
+    assert cellar.retention.sweep_orphans() == Amount(0, 1, 40)
     assert cellar.images() == {b"kept"}
 
 
@@ -189,10 +189,10 @@ def test_what_a_dead_letter_or_a_dataset_refers_to_stays(cellar: Cellar) -> None
     cellar.keep(b"labelled", SHORT)
     cellar.label(labelled)
     cellar.days_pass(30)
-    assert cellar.retention.expire() == Deleted(1, 0, 0)
+    assert cellar.retention.expire() == Amount(1, 0, 0)
     assert cellar.retention.sweep_orphans() == NONE
     cellar.days_pass(2)  # the dead letter is gone, and whatever was redriven from it is judged
-    assert cellar.retention.sweep_orphans() == Deleted(0, 2, 13)
+    assert cellar.retention.sweep_orphans() == Amount(0, 2, 13)
     assert cellar.images() == {b"labelled"}
 
 
@@ -203,7 +203,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(cellar: Cellar) -> None:
     cellar.days_pass(9)
     dry = Retention(cellar.engine, cellar.store, cellar.clock, is_dry=True)
     would = (dry.expire(), dry.sweep_orphans())
-    assert would == (Deleted(3, 3, 21), Deleted(0, 1, 6))
+    assert would == (Amount(3, 3, 21), Amount(0, 1, 6))
     assert cellar.deleted_at(kept) is None
     assert len(cellar.images()) == 4
     assert (cellar.retention.expire(), cellar.retention.sweep_orphans()) == would
@@ -230,7 +230,7 @@ def test_a_store_that_goes_away_in_the_middle_loses_nothing_and_the_next_turn_en
         Retention(cellar.engine, FailingStore(cellar.store, 2), cellar.clock).expire()
     # No row says that its pixels are gone while they may be there.
     assert {cellar.deleted_at(one) for one in kept} == {None}
-    assert cellar.retention.expire() == Deleted(5, 3, 21)
+    assert cellar.retention.expire() == Amount(5, 3, 21)
 
 
 def test_two_at_once_do_no_harm(cellar: Cellar) -> None:
@@ -238,8 +238,8 @@ def test_two_at_once_do_no_harm(cellar: Cellar) -> None:
     cellar.days_pass(8)
     one = Retention(cellar.engine, cellar.store, cellar.clock)
     rows = next(one._expired(SHORT, cellar.clock.now() - timedelta(days=7)))
-    assert cellar.retention.expire() == Deleted(1, 1, 5)
-    assert one._expire(rows) == Deleted(1, 0, 0)
+    assert cellar.retention.expire() == Amount(1, 1, 5)
+    assert one._expire(rows) == Amount(1, 0, 0)
 
 
 def test_turns_walk_through_all_prefixes_within_a_day(cellar: Cellar) -> None:
