@@ -58,21 +58,9 @@ def texts(record: OutRecord | Record) -> dict[str, str]:
 
 
 def parsed(document: dict[str, Any]) -> ApplicationSchema:
-    """Return a document as FastStream's model of AsyncAPI 3.0.0 reads it, which asks for a path of servers."""
+    """Return a document as FastStream's model of AsyncAPI 3.0.0 reads it; it asks for a server's path."""
     server = {**document["servers"]["kafka"], "pathname": "/"}
     return ApplicationSchema.model_validate({**document, "servers": {"kafka": server}})
-
-
-def references(value: object) -> Iterator[str]:
-    """Yield the targets of all references inside."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if name == "$ref":
-                yield str(inner)
-            yield from references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from references(inner)
 
 
 def test_the_document_is_valid_asyncapi() -> None:
@@ -85,16 +73,6 @@ def test_a_mistake_would_be_noticed() -> None:
     wrong = {**DOCUMENT, "operations": {"x": {"action": "publish", "channel": {"$ref": "#/channels/frames"}}}}
     with pytest.raises(ValidationError, match="action"):
         parsed(wrong)
-
-
-def test_every_reference_leads_somewhere() -> None:
-    found = set(references(DOCUMENT))
-    assert found
-    for reference in found:
-        place: Any = DOCUMENT
-        for name in reference.removeprefix("#/").split("/"):
-            assert name in place, reference
-            place = place[name]
 
 
 def test_the_committed_document_is_what_the_code_says() -> None:
