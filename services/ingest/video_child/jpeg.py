@@ -8,6 +8,7 @@ colours of BT.601 whatever the film says.
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -37,7 +38,8 @@ class JpegEncoder:
         plane = rgb.planes[0]
         # RGBX is how Pillow keeps pixels itself: no copy.
         size = (rgb.width, rgb.height)
-        image = Image.frombuffer("RGBX", size, memoryview(plane), "raw", "RGBX", plane.line_size, 1)
+        raw: Any = plane  # any buffer will do; Pillow's types know only bytes
+        image = Image.frombuffer("RGBX", size, raw, "raw", "RGBX", plane.line_size, 1)
         out = io.BytesIO()
         try:
             image.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")

@@ -114,13 +114,14 @@ class Reading:
                 continue
             try:
                 frames = packet.decode()
-            except (av.error.InvalidDataError, av.error.PatchWelcomeError):
-                yield None, None
-                continue
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError as error:
+            except av.error.LookupError as error:
                 raise refusal_of(error, self._job) from None
+            except av.error.FFmpegError:
+                # Decoders and the libraries below them name their troubles in many ways.
+                yield None, None
+                continue
             for frame in frames:
                 yield (None if frame.is_corrupt else frame), frame.time
 
