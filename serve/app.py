@@ -20,6 +20,7 @@ from serve.settings import ServeSettings
 from serve.stream import GROUP, LEAVE_S, Outside, Stream, StreamCore, StreamLimits
 from serve.versions import VersionCache
 from services.adapters.broker.kafka import KafkaBrokerConsumer, KafkaBrokerProducer
+from services.adapters.broker.limits import check_size_limits
 from services.adapters.clock import SystemClock
 from services.adapters.logs import configure_logging
 from services.adapters.object_store import ObjectStore, s3_store
@@ -86,7 +87,7 @@ def make_stream() -> StreamCore:
         open_consumer=lambda on_revoked: KafkaBrokerConsumer(
             settings.kafka_bootstrap, topics=[FRAMES.name], group=GROUP, on_revoked=on_revoked
         ),
-        open_producer=partial(KafkaBrokerProducer, settings.kafka_bootstrap),
+        open_producer=partial(_open_producer, settings.kafka_bootstrap),
         units=RayUnits(),
         store=_store(settings),
         clock=SystemClock(),
@@ -97,6 +98,12 @@ def make_stream() -> StreamCore:
         poison_share_ratio=settings.stream_poison_ratio,
     )
     return StreamCore(outside, limits)
+
+
+def _open_producer(bootstrap: str) -> KafkaBrokerProducer:
+    """Connect to a broker that takes the largest frame and dead letter; a stream without that stops."""
+    check_size_limits(bootstrap)
+    return KafkaBrokerProducer(bootstrap)
 
 
 def make_door() -> InspectorDoor:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from services.adapters.broker.kafka import KafkaBrokerProducer
 from services.adapters.broker.lag import LagMeter
+from services.adapters.broker.limits import check_size_limits
 from services.adapters.broker.patience import Patience
 from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.cache.live import LiveView
@@ -24,7 +25,7 @@ from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics, serve_metrics
 from services.adapters.object_store import ObjectStore, s3_store
 from services.domain.errors import BrokerUnavailable, LoupeError, RetryLater, StopProcess
-from services.domain.topics import FRAMES
+from services.domain.topics import FRAMES, FRAMES_DLQ
 from services.results.gauges import STREAM_GROUP, GapFinder, Gauges
 from services.results.pipeline import Pipeline
 from services.results.retention import Retention, RetentionThread
@@ -50,6 +51,7 @@ class ResultsProcess:
 
         Raises:
             BrokerUnavailable: no broker answers.
+            SizeLimitsDisagree: a dead letter with its image does not pass.
             DatabaseUnavailable: the database does not answer.
         """
         self.stopped_by: StopProcess | None = None
@@ -58,6 +60,7 @@ class ResultsProcess:
         self._engine = open_engine(settings.database_url)
         clock, store, tally = SystemClock(), Store(self._engine, SystemClock()), Tally(self.metrics)
         tally.start_from(self._engine)
+        check_size_limits(settings.kafka_bootstrap, [FRAMES, FRAMES_DLQ])
         self._producer = KafkaBrokerProducer(settings.kafka_bootstrap, linger_ms=1)
         self._reader = KafkaTopicReader(settings.kafka_bootstrap, max_fetch_bytes=_GAUGE_FETCH_BYTES)
         self._gauges = Gauges(
