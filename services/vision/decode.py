@@ -7,6 +7,8 @@ scale that still covers it. Nothing here trusts a file name or a media type.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,7 @@ MAX_IMAGE_PX = 100_000_000
 # Every format is a parser that faces hostile bytes, so only those that cameras and people send.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
-_UPRIGHT_BY = {
+UPRIGHT_BY = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,7 +32,7 @@ _UPRIGHT_BY = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+SIDEWAYS = frozenset({5, 6, 7, 8})
 
 # Pillow's own guard warns once per process at 89 Mpx and raises at twice that; ours is stricter,
 # comes before any pixel is decoded and knows one limit, so Pillow's is switched off.
@@ -64,12 +66,25 @@ def decode(
         UnreadableImage: no image, of an unknown format, or damaged.
         ImageTooLarge: its header declares more than `max_image_px`; nothing was decoded.
     """
+    with open_image(data, max_image_px=max_image_px) as image:
+        return _decode_opened(image, size_px)
+
+
+@contextmanager
+def open_image(data: bytes, *, max_image_px: int = MAX_IMAGE_PX) -> Iterator[Image.Image]:
+    """Open an image without decoding it; whatever goes wrong with it meanwhile is the image's fault.
+
+    Raises:
+        UnreadableImage: no image, of an unknown format, or damaged.
+        ImageTooLarge: its header declares more than `max_image_px`; nothing was decoded.
+    """
     if not data:
         message = "The image is empty (0 bytes)."
         raise UnreadableImage(message, size_bytes=0)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _decode_opened(image, size_px, max_image_px)
+            _check_size(image, max_image_px)
+            yield image
     except (UnreadableImage, ImageTooLarge):
         raise
     except UnidentifiedImageError as error:
@@ -83,29 +98,33 @@ def decode(
         raise UnreadableImage(message, size_bytes=len(data)) from error
 
 
-def _decode_opened(image: Image.Image, size_px: tuple[int, int], max_image_px: int) -> Decoded:
+def _check_size(image: Image.Image, max_image_px: int) -> None:
     width_px, height_px = image.size
     if width_px * height_px > max_image_px:
         message = f"The image has {width_px} x {height_px} pixels; at most {max_image_px} are decoded."
         raise ImageTooLarge(message, width_px=width_px, height_px=height_px, max_image_px=max_image_px)
+
+
+def _decode_opened(image: Image.Image, size_px: tuple[int, int]) -> Decoded:
+    width_px, height_px = image.size
     # A sideways JPEG is scaled before it is turned: cover the longer side either way.
     image.draft(None, (max(size_px), max(size_px)))
     is_tiff = image.format == "TIFF"  # Pillow turns TIFF upright itself, while loading
     image.load()
-    orientation = 1 if is_tiff else _orientation_of(image)
+    orientation = 1 if is_tiff else orientation_of(image)
     if is_tiff:
         width_px, height_px = image.size
-    is_sideways = orientation in _SIDEWAYS
+    is_sideways = orientation in SIDEWAYS
     target_px = (size_px[1], size_px[0]) if is_sideways else size_px
     small = _to_rgb(image).resize(target_px, Image.Resampling.BILINEAR)
-    if orientation in _UPRIGHT_BY:
-        small = small.transpose(_UPRIGHT_BY[orientation])
+    if orientation in UPRIGHT_BY:
+        small = small.transpose(UPRIGHT_BY[orientation])
     if is_sideways:
         width_px, height_px = height_px, width_px
     return Decoded(np.array(small, np.uint8, order="C"), width_px, height_px)
 
 
-def _orientation_of(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) when there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
