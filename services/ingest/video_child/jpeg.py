@@ -32,14 +32,15 @@ class JpegEncoder:
         Raises:
             ValueError: JPEG cannot hold it.
         """
+        # RGBX is how Pillow keeps pixels itself: no copy. But FFmpeg 8 (libswscale 9.5) writes wrong
+        # pixels at the right edge of it where the width is 1 to 4 above a multiple of 16.
+        name, mode = ("rgb0", "RGBX") if frame.width % 8 == 0 else ("rgb24", "RGB")
         # One thread: with more, swscale takes five times the CPU for a picture of this size.
         # The range is named because "unspecified" would stretch pictures that use all of it.
-        rgb = self._reformatter.reformat(frame, format="rgb0", src_color_range=frame.color_range, threads=1)
-        plane = rgb.planes[0]
-        # RGBX is how Pillow keeps pixels itself: no copy.
-        size = (rgb.width, rgb.height)
+        rgb = self._reformatter.reformat(frame, format=name, src_color_range=frame.color_range, threads=1)
+        size, plane = (rgb.width, rgb.height), rgb.planes[0]
         raw: Any = plane  # any buffer will do; Pillow's types know only bytes
-        image = Image.frombuffer("RGBX", size, raw, "raw", "RGBX", plane.line_size, 1)
+        image = Image.frombuffer(mode, size, raw, "raw", mode, plane.line_size, 1)
         out = io.BytesIO()
         try:
             image.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
