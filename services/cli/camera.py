@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from services.adapters.object_store.store import ObjectStore, s3_store
+from services.cli import cameras
 from services.domain.errors import BadRequest
 from services.domain.project import checked_project_name
 from services.embedded.settings import EmbeddedSettings
@@ -32,11 +33,12 @@ from services.ingest.spool import Leftover
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console()
+cameras.register(app)
 
 
 @app.callback()
 def camera() -> None:
-    """Publish images as a camera does."""
+    """Add the cameras of a line, see how they do; or publish images as a camera does."""
 
 
 @app.command()

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from services.adapters.broker.reader import KafkaTopicReader, TopicReader, read_up_to
 from services.cli.settings import kafka_address
+from services.domain.camera import TROUBLED
 from services.domain.errors import BadRequest
 from services.domain.topics import EVENTS
+from services.wire.camera_event import CAMERA_TYPE
 from services.wire.record import Record
 
 console = Console()
@@ -30,7 +32,7 @@ def events(
         typer.Option("--since", metavar="TIME", help="From 90s, 10m, 2h, 1d ago, or from an ISO time on."),
     ] = None,
 ) -> None:
-    """Print verdicts and anomalies as they were told on `loupe.events`.
+    """Print verdicts, anomalies and cameras in trouble as they were told on `loupe.events`.
 
     With `--follow` from now on, else all that Kafka keeps, oldest first; `--since` says otherwise.
 
@@ -40,7 +42,7 @@ def events(
     reader = KafkaTopicReader(kafka_address())
     try:
         for event in events_of(reader, follow=follow, start=start):
-            if event["data"]["is_anomalous"] or not anomalies:
+            if not anomalies or event["data"].get("is_anomalous"):
                 _print(event, as_json=as_json)
     finally:
         reader.close()
@@ -76,7 +78,7 @@ def events_of(reader: TopicReader, *, follow: bool, start: datetime | None) -> I
 def _event_of(record: Record) -> dict[str, Any] | None:
     try:
         event: dict[str, Any] = json.loads(record.value)
-        bool(event["data"]["is_anomalous"])
+        bool(event["data"]["state" if event.get("type") == CAMERA_TYPE else "is_anomalous"])
     except (ValueError, TypeError, KeyError):
         return None
     return event
@@ -106,6 +108,8 @@ def _print(event: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _line(event: dict[str, Any]) -> Text:
+    if event.get("type") == CAMERA_TYPE:
+        return _camera_line(event)
     told, line = event["data"], Text()
     is_anomalous = told["is_anomalous"]
     line.append(f"{_clock(told.get('judged_at') or event.get('time'))}  ", "dim")
@@ -117,6 +121,16 @@ def _line(event: dict[str, Any]) -> Text:
     for name in ("part_id", "lot_id", "source"):
         if told.get(name):
             line.append(f"  {name.removesuffix('_id')} {told[name]}", "dim")
+    return line
+
+
+def _camera_line(event: dict[str, Any]) -> Text:
+    told, line = event["data"], Text()
+    line.append(f"{_clock(told.get('since') or event.get('time'))}  ", "dim")
+    line.append(f"{told.get('camera', ''):<16} ")
+    line.append(f"{told['state']:<8}", "yellow" if told["state"] in TROUBLED else "green")
+    line.append(f" {told.get('message') or 'The camera is well again.'}")
+    line.append(f"  before {told.get('previous', '?')}", "dim")
     return line
 
 

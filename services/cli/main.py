@@ -37,7 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "down": Entry("stack:down", "Stop the stack and leave nothing behind.", _RUN),
     "fit": Entry("fit:fit", "Fit a detector from photos of good parts.", _JUDGE),
     "inspect": Entry("inspect:inspect", "Judge image files.", _JUDGE),
-    "camera": Entry("camera:app", "Publish images as a camera does.", _JUDGE),
+    "camera": Entry("camera:app", "Cameras: add them, see how they do, publish images as one.", _JUDGE),
     "route": Entry("route:app", "Which camera goes to which project.", _JUDGE),
     "label": Entry("label:label", "Say what pictures show: normal, or which anomaly where.", _JUDGE),
     "labels": Entry("label:labels", "What each project's dataset holds.", _LOOK),

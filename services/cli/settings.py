@@ -22,6 +22,7 @@ class ReadingSettings(BaseSettings):
 
     kafka_bootstrap: str | None = Field(default=None, description="Kafka, host:port; none: the stack's.")
     database_url: str | None = Field(default=None, description="The database; none: the stack's.")
+    ingest_url: str | None = Field(default=None, description="The ingester's HTTP door; none: the stack's.")
     s3_endpoint: str | None = Field(
         default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
     )
@@ -50,6 +51,14 @@ def database_address() -> str:
         StopProcess: neither the environment nor a running stack tells.
     """
     return ReadingSettings().database_url or _stack().database_url
+
+
+def ingest_address() -> str:
+    """Return the URL of the door that pictures are pushed to; of a cluster, with a name to be filled in."""
+    given = ReadingSettings()
+    if given.ingest_url or given.database_url:
+        return (given.ingest_url or "http://INGESTER:9101").rstrip("/")
+    return _stack().ingest_url
 
 
 def object_store() -> ObjectStore:

@@ -28,6 +28,7 @@ class StackAddresses:
         ray_token_path: file with the token for Ray and its REST door.
         gateway_grpc: `host:port` of the synchronous door.
         metrics_url: the results service's metrics page.
+        ingest_url: the ingester's HTTP door, where pictures are pushed to.
         model_repository: Triton's model repository.
         objects: folder that the S3 server serves.
         units: inference units that the machine offers.
@@ -51,6 +52,7 @@ class StackAddresses:
     ray_token_path: Path
     gateway_grpc: str
     metrics_url: str
+    ingest_url: str
     model_repository: Path
     objects: Path
     units: int
@@ -80,6 +82,7 @@ def addresses_of(home: Home, state: State, parts: Parts) -> StackAddresses:
         ray_token_path=home.ray_token,
         gateway_grpc=f"127.0.0.1:{ports['gateway']}",
         metrics_url=f"http://127.0.0.1:{ports['results']}/metrics",
+        ingest_url=f"http://127.0.0.1:{ports['ingest']}",
         model_repository=home.model_repository,
         objects=home.objects,
         units=state.units,

@@ -34,10 +34,14 @@ from services.embedded.python_check import shared_library_folders
 DATABASE = "database"
 # Processes of ours and what each needs before it starts.
 OUR_PROCESSES: Mapping[str, tuple[str, ...]] = {
+    "ingest": ("kafka", "s3", DATABASE),
     "results": ("kafka", "redis", DATABASE),
     "trainer": ("kafka", "s3", DATABASE),
     "hosting": ("kafka", "s3", "ray", "triton", DATABASE),
 }
+# Longer than `LOUPE_INGEST_STOP_S`, in which the ingester's cameras end and Kafka gets their last frames.
+_STOP_WAIT_S: Mapping[str, int] = {"ingest": 15}
+_USUAL_STOP_WAIT_S = 5
 # Ray starts as many idle workers as it has CPUs; ours ask for inference units and for no CPU.
 _RAY_CPUS = 2
 # Frames above 1 MB go by reference; a few batches of the largest fit.
@@ -72,7 +76,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] = _nothing
     finish: Callable[[], None] = _nothing
-    stop_wait_s: int = 5
+    stop_wait_s: int = _USUAL_STOP_WAIT_S
     is_group_stopped: bool = True
     # A part that has not died is only slow; on two cores busy with other work Ray took 75 s.
     deadline_s: float = 180.0
@@ -268,6 +272,7 @@ def _our_program(name: str, after: tuple[str, ...], state: State) -> Program:
         port=port,
         version=version_of("loupe-inspect"),
         after=after,
+        stop_wait_s=_STOP_WAIT_S.get(name, _USUAL_STOP_WAIT_S),
     )
 
 

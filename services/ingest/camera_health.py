@@ -37,6 +37,8 @@ class CameraHealth:
     def __init__(self, camera: Camera, known: Told, now_s: float) -> None:
         """Begin a run at monotonic `now_s` with what is known of the camera."""
         self._camera = camera
+        # A folder, a bucket or a door without pictures is well; a stream or a USB camera is not.
+        self._may_be_still = camera.is_triggered or camera.source.startswith(("/", "s3:", "push:"))
         self.told = known if known.state in TROUBLED else Told(CameraState.STARTING)
         self._captured, self._captured_s = 0, now_s
         self._other_since_s: float | None = None
@@ -73,6 +75,8 @@ class CameraHealth:
             return Told(CameraState.SILENT, f"No picture for more than {limit_s:g} s.")
         if progress.picture:
             return Told(progress.picture, _PICTURES.get(progress.picture, ""))
+        if not (progress.captured or self._may_be_still):
+            return self.told
         if progress.oldest_s > SPOOLING_AFTER_S:
             return Told(CameraState.SPOOLING, "Kafka takes no frames, or too few; they wait on disk.")
         return Told(CameraState.RUNNING)

@@ -111,6 +111,7 @@ class Supervisor:
         self._held: dict[str, _Held] = {}
         self._elsewhere: dict[str, CameraReport] = {}
         self._let_go: list[CameraReport] = []
+        self.looked_s = clock.monotonic_s()
         self._upkeep_s = -math.inf
         self._is_database_away = False
         self._has_begun = False
@@ -127,9 +128,14 @@ class Supervisor:
         mine = {name: held.report for name, held in list(self._held.items())}
         return dict(sorted((self._elsewhere | mine).items()))
 
+    def runs(self, camera: str) -> bool:
+        """Tell whether a camera runs here now."""
+        held = self._held.get(camera)
+        return held is not None and held.run is not None and held.run.stop_asked_s is None
+
     def look(self) -> None:
         """Do what is due now."""
-        now_s = self._clock.monotonic_s()
+        now_s = self.looked_s = self._clock.monotonic_s()
         try:
             self._read_configuration()
             self._in_trouble = sum(held.attempts > 0 and held.run is None for held in self._held.values())

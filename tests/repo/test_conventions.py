@@ -17,7 +17,21 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ROOT / "services" / "wire" / "gen"
 PIPELINES = ("services.ingest", "services.results", "services.trainer", "services.hosting", "serve")
 CONTRACT = ("In:", "Out:", "Order:", "Guarantee:", "Back-pressure:")
-UNITS = ("_s", "_ms", "_bytes", "_px", "_ratio", "_mb", "_fps", "port", "units", "count", "frames", "records")
+UNITS = (
+    "_s",
+    "_ms",
+    "_bytes",
+    "_px",
+    "_ratio",
+    "_mb",
+    "_fps",
+    "port",
+    "units",
+    "count",
+    "frames",
+    "records",
+    "cameras",
+)
 
 
 def sources(*folders: str) -> list[Path]:

@@ -1,0 +1,108 @@
+"""Runs a camera as configured: its source, what its edge does to pictures, its ingester (arrow 1).
+
+Asks first what is cheap to ask, so that thousands of cameras that are not there cost next to nothing. Keeps
+the hand-overs of push cameras for the door. Called by a thread per camera.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Lock
+from urllib.parse import urlsplit
+
+from services.adapters.clock import Clock
+from services.adapters.object_store import ObjectStore
+from services.domain.camera import CameraState
+from services.domain.errors import SourceUnavailable
+from services.ingest.camera_rows import StoredCamera
+from services.ingest.pipeline import Ingester
+from services.ingest.sources.opening import open_camera
+from services.ingest.sources.push import PushSource
+from services.ingest.sources.triggers import TriggerFeed
+from services.ingest.spec import CameraSpec, Progress
+from services.ingest.spool import Spool
+
+# A camera on the same network answers within milliseconds.
+_CONNECT_WITHIN_S = 5.0
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+
+
+class CameraRunner:
+    """What the cameras of one process share; `run` is the supervisor's `RunCamera`."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        clock: Clock,
+        feed: TriggerFeed,
+        *,
+        open_store: Callable[[], ObjectStore],
+        secret_of: Callable[[str | None], str | None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            spool: where frames go.
+            clock: for capture times and pacing.
+            feed: gives triggers.
+            open_store: returns the object store; called once, by the first camera.
+            secret_of: returns the secret that a configured one stands for.
+        """
+        self._spool, self._clock, self._feed, self._secret_of = spool, clock, feed, secret_of
+        self._open_store = open_store
+        self._lock = Lock()
+        self._store: ObjectStore | None = None
+        self._pushed: dict[str, PushSource] = {}
+
+    def run(self, stored: StoredCamera, stop: Event, on_progress: Callable[[Progress], None]) -> Progress:
+        """Run a camera until its source ends or `stop` is set.
+
+        Raises:
+            SourceUnavailable: it gives no pictures now.
+            BadRequest: it cannot run as configured.
+        """
+        camera = stored.camera
+        require_answer(camera.source)
+        store = self._shared_store()
+        source = open_camera(
+            camera,
+            secret=self._secret_of(stored.secret),
+            store=store,
+            feed=self._feed,
+            push=self.pushed_to,
+            captured_before=lambda receipt: self._spool.captured_before(camera.camera, receipt),
+        )
+        spec = CameraSpec(camera.camera, source, camera.fps, camera.project, shed=camera.shed)
+        return Ingester(spec, self._spool, self._clock, store=store).run(stop, on_progress)
+
+    def pushed_to(self, camera: str) -> PushSource:
+        """Return the hand-over of a push camera."""
+        with self._lock:
+            return self._pushed.setdefault(camera, PushSource(camera))
+
+    def _shared_store(self) -> ObjectStore:
+        with self._lock:
+            if self._store is None:
+                self._store = self._open_store()
+            return self._store
+
+
+def require_answer(source: str) -> None:
+    """Ask cheaply whether a source is there: a path exists, a port takes connections.
+
+    Raises:
+        SourceUnavailable: it is not; the sentence holds no password.
+    """
+    if source.startswith("/") and not Path(source).exists():
+        raise SourceUnavailable(f"{source} is not there.", CameraState.SOURCE_GONE)
+    address = urlsplit(source)
+    if address.scheme not in _PORTS or not address.hostname:
+        return
+    port = address.port or _PORTS[address.scheme]
+    try:
+        socket.create_connection((address.hostname, port), _CONNECT_WITHIN_S).close()
+    except OSError as error:
+        why = error.strerror or "no answer"
+        raise SourceUnavailable(f"{address.hostname}:{port} does not answer: {why}.") from error
