@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from services.adapters.broker.reader import KafkaTopicReader
+from services.adapters.broker.reader import KafkaTopicReader, TopicReader
 from services.adapters.database import open_engine
-from services.cli.settings import database_address, kafka_address
+from services.cli.events import parse_since
+from services.cli.ledger_views import bars, print_balances, print_proof
+from services.cli.settings import database_address, kafka_address, object_store
 from services.domain.ledger import CameraBalance, all_balanced
 
-console = Console()
-Balances = Mapping[str, CameraBalance]
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from services.adapters.object_store import ObjectStore
+    from services.results.ledger import Scope
+    from services.results.proof import Proof
 
 _ASK_EVERY_S = 0.5
-# Ids shown per camera; all of them are in the JSON.
-_SHOWN_MISSING = 5
 
 
 def ledger(
     camera: Annotated[str | None, typer.Option("--camera", metavar="ID", help="Only this camera.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only frames since then: 2h, 30m, or a time."),
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Recompute all from topics, object store and database.")
+    ] = False,
+    verify_pixels: Annotated[
+        bool, typer.Option("--verify-pixels", help="With --prove: read and hash every kept picture.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     wait_s: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long for frames on their way.")
@@ -36,55 +46,63 @@ def ledger(
 
     Ends with 0 only when everything balances. Frames on their way are missing until they have a verdict.
 
-    Example: `loupe ledger --wait 30`
-    """
-    from services.results.ledger import prove
+    `--since` counts judged frames by their capture, shed and declared ones by their declaration,
+    quarantined ones by their failure, and records of other producers by their time in Kafka.
 
+    `--prove` trusts no counter: it walks through all sequences, reads the topics again as far as Kafka
+    keeps them, lists the object store, and hashes a sample of the pictures.
+
+    Example: `loupe ledger --prove --wait 30`
+    """
+    from services.results.ledger import Scope
+
+    scope = Scope(camera, parse_since(since, datetime.now(UTC)) if since else None)
     engine, frames = open_engine(database_address()), KafkaTopicReader(kafka_address())
+    deadline_monotonic_s = time.monotonic() + wait_s
     try:
-        balances = _wait_for_balance(lambda: prove(engine, frames, camera), wait_s)
+        balances = _wait_for_balance(engine, frames, scope, deadline_monotonic_s)
+        if not prove:
+            print_balances(balances, as_json=as_json)
+            is_proved = all_balanced(balances)
+        else:
+            proof = _prove(engine, frames, object_store(), scope, verify_pixels=verify_pixels)
+            # Rows of records that came a moment ago may come a moment later.
+            while not proof.is_proved and time.monotonic() < deadline_monotonic_s:
+                proof.close()
+                time.sleep(_ASK_EVERY_S)
+                proof = _prove(engine, frames, object_store(), scope, verify_pixels=verify_pixels)
+            print_proof(proof, as_json=as_json)
+            is_proved = proof.is_proved
+            proof.close()
     finally:
         frames.close()
         engine.dispose()
-    if as_json:
-        typer.echo(json.dumps(_as_json(balances), indent=1))
-    else:
-        _show(balances)
-    if not all_balanced(balances):
+    if not is_proved:
         raise typer.Exit(1)
 
 
-def _wait_for_balance(look: Callable[[], Balances], wait_s: float) -> Balances:
-    deadline_monotonic_s = time.monotonic() + wait_s
-    while not all_balanced(found := look()) and time.monotonic() < deadline_monotonic_s:
+def _wait_for_balance(
+    engine: Engine, frames: TopicReader, scope: Scope, deadline_monotonic_s: float
+) -> dict[str, CameraBalance]:
+    from services.results.ledger import prove
+
+    while not all_balanced(found := prove(engine, frames, scope.camera, scope.since)):
+        if time.monotonic() >= deadline_monotonic_s:
+            break
         time.sleep(_ASK_EVERY_S)
     return found
 
 
-def _as_json(balances: Balances) -> dict[str, object]:
-    cameras = {
-        camera: {**asdict(one), "missing": [str(frame_id) for frame_id in one.missing]}
-        for camera, one in balances.items()
-    }
-    return {"balanced": all_balanced(balances), "cameras": cameras}
+def _prove(
+    engine: Engine, frames: TopicReader, objects: ObjectStore, scope: Scope, *, verify_pixels: bool
+) -> Proof:
+    from services.results.proof import Proof, prove_sequences
+    from services.results.proof_objects import prove_pictures
+    from services.results.proof_topics import prove_topics
 
-
-def _show(balances: Balances) -> None:
-    if not balances:
-        console.print("No frame has been captured yet.")
-        return
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    table.add_column("")
-    table.add_column("camera")
-    for column in ("captured", "judged", "quarantined", "shed", "missing"):
-        table.add_column(column, justify="right")
-    for camera, one in balances.items():
-        mark = "[green]✓[/]" if one.is_balanced else "[red]✗[/]"
-        numbers = (one.captured, one.judged, one.quarantined, one.shed, len(one.missing))
-        table.add_row(mark, camera, *map(str, numbers))
-    console.print(table)
-    for camera, one in balances.items():
-        for frame_id in one.missing[:_SHOWN_MISSING]:
-            console.print(f"[red]missing[/] {camera} {frame_id}", highlight=False)
-        if len(one.missing) > _SHOWN_MISSING:
-            console.print(f"        and {len(one.missing) - _SHOWN_MISSING} more of {camera}: --json has all")
+    proof = Proof()
+    with bars() as progress:
+        prove_sequences(engine, frames, scope, proof, progress)
+        prove_topics(engine, frames, scope, proof, progress)
+        prove_pictures(engine, objects, scope, proof, every_hash=verify_pixels, progress=progress)
+    return proof

@@ -5,7 +5,7 @@ Does not decode pixels (`services.vision`) and does not know Kafka (`services.wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
@@ -132,10 +132,26 @@ def ingester_frame_id(camera: str, epoch: str, sequence: int) -> UUID:
 
 def ingester_frame_ids(camera: str, epoch: str, sequences: Iterable[int]) -> Iterator[UUID]:
     """Yield `ingester_frame_id` of each sequence, several times faster than one by one."""
+    for digest in _digests(camera, epoch, sequences):
+        yield UUID(bytes=digest[:16], version=5)
+
+
+def sequences_among(
+    frame_ids: Collection[UUID], camera: str, epoch: str, sequences: Sequence[int]
+) -> Iterator[int]:
+    """Yield those sequences whose frames have one of these ids, in order; fast for millions of sequences."""
+    # A UUID's first six bytes are its digest's; only where they agree is the whole id worth its making.
+    beginnings = {frame_id.bytes[:6] for frame_id in frame_ids}
+    for sequence, digest in zip(sequences, _digests(camera, epoch, sequences), strict=True):
+        if digest[:6] in beginnings and UUID(bytes=digest[:16], version=5) in frame_ids:
+            yield sequence
+
+
+def _digests(camera: str, epoch: str, sequences: Iterable[int]) -> Iterator[bytes]:
     # The id is a hash of a name that ends with the sequence: what comes before it is hashed once.
     name = _SEPARATOR.join(("event", camera, ingester_event_id(epoch, 0)[:-1]))
     before = sha1(FRAME_NAMESPACE.bytes + name.encode(), usedforsecurity=False)
     for sequence in sequences:
         one = before.copy()
         one.update(b"%d" % sequence)
-        yield UUID(bytes=one.digest()[:16], version=5)
+        yield one.digest()

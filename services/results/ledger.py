@@ -8,7 +8,7 @@ nor what is missing: names are kept of the first, the rest is counted. Writes no
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -31,7 +31,7 @@ from services.domain.frame import Frame, frame_id_of, ingester_frame_ids
 from services.domain.inspection import Role
 from services.domain.ledger import CameraBalance
 from services.domain.ranges import merged
-from services.domain.topics import FRAMES
+from services.domain.topics import FRAMES, Topic
 from services.results.sequences import (
     IS_END,
     holes,
@@ -70,10 +70,10 @@ class Scope:
         """Return those of declared ranges."""
         return self.of(ledger_captured, ledger_captured.c.declared_at)
 
-    def spans(self, frames: TopicReader) -> dict[int, range]:
-        """Return the offsets of `loupe.frames` that are asked for."""
-        spans = frames.spans(FRAMES.name)
-        starts = frames.offsets_at(FRAMES.name, self.since) if self.since else {}
+    def spans(self, reader: TopicReader, topic: Topic = FRAMES) -> dict[int, range]:
+        """Return the offsets of a topic that are asked for, by the records' own time."""
+        spans = reader.spans(topic.name)
+        starts = reader.offsets_at(topic.name, self.since) if self.since else {}
         return {one: range(max(starts.get(one, 0), span.start), span.stop) for one, span in spans.items()}
 
 
@@ -112,19 +112,46 @@ def prove(
     scope = Scope(camera, since)
     # Kafka's ends first: a frame that ends between the two looks is then seen as ended, not as missing.
     spans = scope.spans(frames) if frames else {}
-    missing: dict[str, Missing] = defaultdict(Missing)
     with reading(engine) as connection:
-        judged, quarantined, shed = ended(connection, scope)
-        still_open = [~ledger_captured.c.is_ended, *scope.of_captured()]
-        for page in pages_of(connection, ledger_captured, *still_open):
-            declared = merged(one for _, one in page.new())
-            for one in without_end(connection, page.camera, page.epoch, declared):
-                missing[page.camera].add(ingester_frame_ids(page.camera, page.epoch, one), len(one))
-        if frames:
-            for frame in undeclared_without_end(connection, frames, spans, camera, still_open):
-                missing[frame.camera].add(iter([frame.frame_id]), 1)
+        return balances(connection, frames, spans, scope, [~ledger_captured.c.is_ended])
+
+
+def balances(
+    connection: Connection,
+    frames: TopicReader | None,
+    spans: Mapping[int, range],
+    scope: Scope,
+    where: Sequence[ColumnElement[bool]] = (),
+    tell: Callable[[str, str, range], None] | None = None,
+    tell_undeclared: Callable[[Frame], None] | None = None,
+) -> dict[str, CameraBalance]:
+    """Return the balance of every camera from one snapshot.
+
+    Args:
+        connection: a snapshot, taken after `spans`.
+        frames: Kafka, or none.
+        spans: offsets of `loupe.frames` to look at, per partition.
+        scope: which frames.
+        where: which declared ranges to look at; none: all.
+        tell: hears of sequences without end: camera, epoch, which.
+        tell_undeclared: hears of frames in the topic without end that no declaration tells of.
+    """
+    declared = [*where, *scope.of_captured()]
+    missing: dict[str, Missing] = defaultdict(Missing)
+    judged, quarantined, shed = ended(connection, scope)
+    for page in pages_of(connection, ledger_captured, *declared):
+        new = merged(one for _, one in page.new())
+        for one in without_end(connection, page.camera, page.epoch, new):
+            missing[page.camera].add(ingester_frame_ids(page.camera, page.epoch, one), len(one))
+            if tell:
+                tell(page.camera, page.epoch, one)
+    if frames:
+        for frame in undeclared_without_end(connection, frames, spans, scope.camera, declared):
+            missing[frame.camera].add(iter([frame.frame_id]), 1)
+            if tell_undeclared:
+                tell_undeclared(frame)
     lacking = {name for name, one in missing.items() if one.count}
-    cameras = sorted({*judged, *quarantined, *shed, *lacking, *([camera] if camera else [])})
+    cameras = sorted({*judged, *quarantined, *shed, *lacking, *([scope.camera] if scope.camera else [])})
     return {
         name: balance(judged[name], quarantined[name], shed.get(name, {}), missing[name]) for name in cameras
     }

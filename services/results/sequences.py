@@ -23,7 +23,7 @@ from services.adapters.database.tables import (
     ledger_shed_ranges,
     quarantine,
 )
-from services.domain.frame import Frame, ingester_frame_id, ingester_frame_ids
+from services.domain.frame import Frame, ingester_frame_id, ingester_frame_ids, sequences_among
 from services.domain.inspection import Role
 from services.domain.ranges import clusters, in_runs, merged, shared, without
 from services.results.store import FRAMES_PER_ROW
@@ -38,6 +38,8 @@ _ROWS_PER_PAGE = 10_000
 _FAR_FRAMES = 10_000
 # Ids per query; below the number of parameters that any SQLite takes (three tables are asked at once).
 _IDS_PER_QUERY = 500
+# So many ids are fetched instead: asking for every frame of a long stretch takes several times longer.
+_FEW_IDS = 10_000
 _BY_ID: tuple[tuple[Table, ColumnElement[bool] | None], ...] = (
     (quarantine, None), (ledger_shed, None), (inspections, IS_END),
 )  # fmt: skip
@@ -163,18 +165,36 @@ def _without_end_by_id(
     connection: Connection, camera: str, epoch: str, sequences: Iterable[range]
 ) -> Iterator[range]:
     """Yield those whose ids no table knows that may know them."""
-    tables: list[Table] | None = None
+    known: set[UUID] | None = None
     for one in sequences:
-        if tables is None:
+        if known is None:
             tables = _ended_by_id(connection, camera, epoch)
+            known = _few_ids(connection, camera, tables)
         if not tables:
             yield one
-            continue
-        for numbers in in_chunks(one, _IDS_PER_QUERY):
-            ids = ingester_frame_ids(camera, epoch, numbers)
-            left = set(ids_without_end(connection, ids, tables))
-            open_still = zip(numbers, ingester_frame_ids(camera, epoch, numbers), strict=True)
-            yield from in_runs(number for number, frame_id in open_still if frame_id in left)
+        elif len(known) <= _FEW_IDS:
+            yield from without([one], in_runs(sequences_among(known, camera, epoch, one)))
+        else:
+            yield from _asked_by_id(connection, camera, epoch, one, tables)
+
+
+def _asked_by_id(
+    connection: Connection, camera: str, epoch: str, sequences: range, tables: list[Table]
+) -> Iterator[range]:
+    for numbers in in_chunks(sequences, _IDS_PER_QUERY):
+        by_id = dict(zip(ingester_frame_ids(camera, epoch, numbers), numbers, strict=True))
+        yield from in_runs(by_id[frame_id] for frame_id in ids_without_end(connection, by_id, tables))
+
+
+def _few_ids(connection: Connection, camera: str, tables: list[Table]) -> set[UUID]:
+    """Return the ids of a camera's frames in these tables, or some more than `_FEW_IDS` of them."""
+    found: set[UUID] = set()
+    for table, where in _BY_ID:
+        if table in tables:
+            query = select(table.c.frame_id).where(table.c.camera == camera)
+            limited = (query if where is None else query.where(where)).limit(_FEW_IDS + 1)
+            found.update(UUID(text) for text in connection.execute(limited).scalars())
+    return found
 
 
 def _ended_by_id(connection: Connection, camera: str, epoch: str) -> list[Table]:

@@ -121,7 +121,7 @@ class Store:
         ranges: dict[Table, dict[tuple[str, int], Row]] = {ledger_captured: {}, ledger_shed_ranges: {}}
         for entry in entries:
             rows = ranges[_table_of(entry)]
-            rows.update(((row["entry_id"], row["number"]), row) for row in _range_rows(entry))
+            rows.update(((row["entry_id"], row["number"]), row) for row in range_rows(entry))
         shed = {row["frame_id"]: row for entry in entries for row in _shed_rows(entry)}
         with _writing(self._engine) as connection:
             captured, shed_ranges = (
@@ -233,7 +233,7 @@ def _table_of(entry: LedgerEntry) -> Table:
     return ledger_captured if entry.kind is EntryKind.CAPTURED else ledger_shed_ranges
 
 
-def _range_rows(entry: LedgerEntry) -> list[Row]:
+def range_rows(entry: LedgerEntry) -> list[Row]:
     """Return the rows of an entry's ranges; equal for every delivery of it."""
     kind: Row = {"is_ended": False}
     if entry.kind is EntryKind.SHED:

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.domain.frame import ingester_frame_id, ingester_frame_ids
+from services.domain.frame import ingester_frame_id, ingester_frame_ids, sequences_among
 from services.domain.ledger import CameraBalance, SequenceRange, all_balanced, balance_of, ids_of_ranges
 
 A, B, C, D = (UUID(int=n) for n in range(1, 5))
@@ -56,6 +56,7 @@ def test_ids_of_many_sequences_are_the_ids_of_each() -> None:
     camera, epoch = "line 1/cäm", "2026-01-01T00:00:00.000000+00:00"
     each = [ingester_frame_id(camera, epoch, sequence) for sequence in (0, 9, 10, 1 << 40)]
     assert list(ingester_frame_ids(camera, epoch, (0, 9, 10, 1 << 40))) == each
+    assert list(sequences_among({each[1], A}, camera, epoch, range(100))) == [9]
 
 
 def test_what_is_missing_is_counted_beyond_what_is_named() -> None:

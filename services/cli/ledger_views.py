@@ -1,0 +1,157 @@
+"""What `loupe ledger` prints: balances as a table, the proof as a table of checks, both as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from services.domain.ledger import CameraBalance, all_balanced
+
+if TYPE_CHECKING:
+    from services.results.proof import Progress as Hearing
+    from services.results.proof import Proof
+
+console = Console()
+Balances = Mapping[str, CameraBalance]
+
+# Frames named per camera, and findings of a proof; all of them are in the JSON.
+_SHOWN_MISSING, _SHOWN_FINDINGS = 5, 20
+
+
+def print_balances(balances: Balances, *, as_json: bool) -> None:
+    """Print the quick form."""
+    if as_json:
+        typer.echo(json.dumps(_balances_json(balances), indent=1))
+        return
+    if not balances:
+        console.print("No frame has been captured yet.")
+        return
+    console.print(_balances_table(balances))
+    for camera, one in balances.items():
+        for frame_id in one.missing[:_SHOWN_MISSING]:
+            console.print(Text.assemble(("missing", "red"), f" {camera} {frame_id}"))
+        if one.missing_count > _SHOWN_MISSING:
+            more = f"        and {one.missing_count - _SHOWN_MISSING} more of {camera}: --json names them"
+            console.print(Text(more))
+
+
+def print_proof(proof: Proof, *, as_json: bool) -> None:
+    """Print the checks, and what they found."""
+    if as_json:
+        _print_proof_json(proof)
+        return
+    if proof.balances:
+        console.print(_balances_table(proof.balances))
+        console.print()
+    console.print(_checks_table(proof))
+    findings = proof.findings()
+    for finding in islice(findings, _SHOWN_FINDINGS):
+        console.print(_finding_line(finding))
+    if next(findings, None):
+        console.print("        and more: --json names them all")
+    console.print("[green]proved[/]" if proof.is_proved else "[red]not proved[/]")
+
+
+@contextmanager
+def bars() -> Iterator[Hearing]:
+    """Show how far a long proof has come, on standard error."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks = {}
+
+        def hear(check: str, done: int, total: int) -> None:
+            if check not in tasks:
+                tasks[check] = progress.add_task(check, total=total)
+            progress.update(tasks[check], completed=done, total=total)
+
+        yield hear
+
+
+def _balances_json(balances: Balances) -> dict[str, object]:
+    cameras = {
+        camera: {**asdict(one), "missing": [str(frame_id) for frame_id in one.missing]}
+        for camera, one in balances.items()
+    }
+    return {"balanced": all_balanced(balances), "cameras": cameras}
+
+
+def _print_proof_json(proof: Proof) -> None:
+    """Print one JSON object, finding by finding: there may be more than fit into memory."""
+    head = {
+        "proved": proof.is_proved,
+        **_balances_json(proof.balances),
+        "checks": {name: asdict(one) for name, one in proof.checks.items()},
+    }
+    typer.echo(json.dumps(head)[:-1] + ', "findings": [')
+    comma = ""
+    for finding in proof.findings():
+        typer.echo(comma + json.dumps(finding), nl=False)
+        comma = ",\n"
+    typer.echo("]}")
+
+
+def _balances_table(balances: Balances) -> Table:
+    reasons = sorted({why for one in balances.values() for why in one.shed_by_reason})
+    table = Table(box=None, header_style="dim", padding=(0, 2))
+    table.add_column("")
+    table.add_column("camera")
+    for column in ("captured", "judged", "quarantined", "shed", "missing"):
+        table.add_column(column, justify="right")
+    for why in reasons:
+        table.add_column(why, justify="right", style="dim")
+    for camera, one in balances.items():
+        table.add_row(_mark(one.is_balanced), Text(camera), *_numbers(one), *_sheds(one, reasons))
+    if len(balances) > 1:
+        table.add_row(_mark(all_balanced(balances)), "all", *_totals(balances, reasons), style="bold")
+    return table
+
+
+def _mark(is_right: bool) -> str:
+    return "[green]✓[/]" if is_right else "[red]✗[/]"
+
+
+def _numbers(one: CameraBalance) -> list[str]:
+    return [str(n) for n in (one.captured, one.judged, one.quarantined, one.shed, one.missing_count)]
+
+
+def _sheds(one: CameraBalance, reasons: list[str]) -> list[str]:
+    return [str(one.shed_by_reason.get(why, 0)) for why in reasons]
+
+
+def _totals(balances: Balances, reasons: list[str]) -> list[str]:
+    rows = [[int(n) for n in (*_numbers(one), *_sheds(one, reasons))] for one in balances.values()]
+    return [str(sum(column)) for column in zip(*rows, strict=True)]
+
+
+def _checks_table(proof: Proof) -> Table:
+    from services.results.proof import CHECKS
+
+    table = Table(box=None, header_style="dim", padding=(0, 2))
+    for column, justify in (("", "left"), ("check", "left"), ("looked at", "right"), ("wrong", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("noted", justify="right")
+    table.add_column("", style="dim", overflow="fold")
+    for name, what in CHECKS.items():
+        if (one := proof.checks.get(name)) is not None:
+            told = what + (f" ({one.told})" if one.told else "")
+            numbers = (str(n) for n in (one.looked_at, one.wrong, one.noted))
+            table.add_row(_mark(not one.wrong), name, *numbers, Text(told))
+    return table
+
+
+def _finding_line(finding: dict[str, object]) -> Text:
+    facts = " ".join(
+        f"{name}={value}" for name, value in finding.items() if name not in {"check", "finding", "is_wrong"}
+    )
+    style = "red" if finding["is_wrong"] else "yellow"
+    return Text.assemble((str(finding["finding"]), style), f" {facts}")
