@@ -96,6 +96,34 @@ def bucket_exists(filesystem: Any, bucket: str) -> bool:
     return True
 
 
+def move_object(filesystem: Any, path: str, to_path: str, etag: str) -> None:
+    """Copy and delete an object, if it still has that ETag; raises FileNotFoundError otherwise.
+
+    S3 compares while it copies; between that and the deletion it is taken at its word.
+    """
+    if not is_s3(filesystem):
+        if entry_of(path, filesystem.info(path)).etag != etag:
+            raise FileNotFoundError(path)
+        filesystem.makedirs(to_path.rsplit("/", 1)[0], exist_ok=True)
+        filesystem.cp_file(path, to_path)
+        filesystem.rm_file(path)
+        return
+    bucket, _, key = path.partition("/")
+    to_bucket, _, to_key = to_path.partition("/")
+    source = {"Bucket": bucket, "Key": key}
+    try:
+        filesystem.call_s3(
+            "copy_object", Bucket=to_bucket, Key=to_key, CopySource=source, CopySourceIfMatch=etag
+        )
+    except OSError as error:
+        # The library has no error of its own for this answer; its cause is botocore's.
+        code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        if code in ("PreconditionFailed", "412"):
+            raise FileNotFoundError(path) from error
+        raise
+    filesystem.rm_file(path)
+
+
 def entry_of(uri: str, info: Mapping[str, Any]) -> ObjectEntry:
     """Return an object's entry from what its file system says of it."""
     size_bytes = int(info.get("Size", info.get("size", 0)))

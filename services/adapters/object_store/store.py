@@ -13,7 +13,13 @@ from typing import Any
 
 import fsspec
 
-from services.adapters.object_store.listing import ObjectEntry, bucket_exists, entry_of, infos_under
+from services.adapters.object_store.listing import (
+    ObjectEntry,
+    bucket_exists,
+    entry_of,
+    infos_under,
+    move_object,
+)
 from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
 from services.domain.frame import ImageReference
 
@@ -174,14 +180,7 @@ class ObjectStore:
         """
         path, to_path = self._path(uri), self._path(to_uri)
         try:
-            self._files.invalidate_cache()
-            found = entry_of(uri, self._files.info(path))
-            if found.etag != etag:
-                raise FileNotFoundError(uri)
-            if self._root:
-                self._files.makedirs(to_path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.cp_file(path, to_path)
-            self._files.rm_file(path)
+            move_object(self._files, path, to_path, etag)
         except FileNotFoundError as error:
             raise UnknownObject(f"{uri} is gone or was replaced.", uri=uri) from error
         except Exception as error:
