@@ -7,7 +7,7 @@ scale that still covers it. Nothing here trusts a file name or a media type.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +18,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from services.domain.errors import ImageTooLarge, UnreadableImage
 
 MODEL_INPUT_PX = (224, 224)
-# 100 Mpx decoded as RGB takes 300 MB: what one replica can spare for a moment.
+# 100 Mpx in colour take 400 MB (Pillow has four bytes for RGB), with transparency twice that for a moment.
 MAX_IMAGE_PX = 100_000_000
+# Pixels that are converted at a time.
+_STRIP_PX = 1 << 20
 # Every format is a parser that faces hostile bytes, so only those that cameras and people send.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -116,7 +118,7 @@ def _decode_opened(image: Image.Image, size_px: tuple[int, int]) -> Decoded:
         width_px, height_px = image.size
     is_sideways = orientation in SIDEWAYS
     target_px = (size_px[1], size_px[0]) if is_sideways else size_px
-    small = _to_rgb(image).resize(target_px, Image.Resampling.BILINEAR)
+    small = _to_eight_bits(image).resize(target_px, Image.Resampling.BILINEAR).convert("RGB")
     if orientation in UPRIGHT_BY:
         small = small.transpose(UPRIGHT_BY[orientation])
     if is_sideways:
@@ -132,19 +134,36 @@ def orientation_of(image: Image.Image) -> int:
         return 1  # pixels are fine, only the note about them is not
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image as 8-bit RGB."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Return the image as 8-bit grey or RGB."""
+    if image.mode in {"L", "RGB"} and "transparency" not in image.info:
         return image
     if image.mode in _SIXTEEN_BIT_MODES:
-        # 65535 / 257 = 255: the whole range, where Pillow's own conversion clips at 255.
-        grey = np.clip(np.asarray(image, np.float32) / np.float32(257), 0, 255)
-        return Image.fromarray(np.rint(grey).astype(np.uint8), "L").convert("RGB")
+        return _by_strips(image, "L", _from_sixteen_bits)
     if image.mode == "F":
         message = "The image has 32-bit float pixels, whose black and white are not defined."
         raise UnreadableImage(message, mode=image.mode)
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, seen).convert("RGB")
+        return _by_strips(image, "RGB", _on_black)
     return image.convert("RGB")
+
+
+def _by_strips(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a strip at a time: what conversions need in between would be several times a large image."""
+    whole = Image.new(mode, image.size)
+    rows = max(1, _STRIP_PX // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(convert(strip), (0, top))
+    return whole
+
+
+def _from_sixteen_bits(strip: Image.Image) -> Image.Image:
+    # (H, W) float32; 65535 / 257 = 255: the whole range, where Pillow's own conversion clips at 255.
+    grey = np.clip(np.asarray(strip, np.float32) / np.float32(257), 0, 255)
+    return Image.fromarray(np.rint(grey).astype(np.uint8))
+
+
+def _on_black(strip: Image.Image) -> Image.Image:
+    seen = strip.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen).convert("RGB")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from contextlib import suppress
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from services.domain.errors import ImageTooLarge, UnreadableImage
+from services.vision import decode as decode_module
 from services.vision.decode import decode
 
 WIDTH_PX, HEIGHT_PX = 120, 80
@@ -140,6 +144,125 @@ def test_decode_scales_sixteen_bits_by_their_whole_range() -> None:
         assert pixels[0, 0, 0] <= 2
         assert abs(int(pixels[112, 112, 0]) - 128) <= 2  # clipping would give 255
         assert pixels[-1, -1, 0] >= 253
+
+
+def png(pixels: NDArray[np.uint8 | np.uint16], colour_type: int) -> bytes:
+    """Return a PNG of 8 or 16 bits (Pillow writes no 16-bit colour); pixels (H, W) or (H, W, channels)."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height_px, width_px = pixels.shape[:2]
+    rows = pixels.reshape(height_px, -1)
+    swapped = rows.astype(">u2") if pixels.dtype == np.uint16 else rows
+    body = b"".join(b"\0" + row.tobytes() for row in swapped)
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8 * pixels.itemsize, colour_type, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def ramp16(*shape: int) -> NDArray[np.uint16]:
+    return np.random.default_rng(3).integers(0, 65536, shape).astype(np.uint16)
+
+
+def expected(pixels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return what 16-bit values are in 8 bits: 65535 is 255."""
+    return np.rint(pixels / 257).astype(np.int64)
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+def test_decode_of_sixteen_bit_png_is_numpys(channels: int) -> None:
+    pixels = ramp16(64, 48) if channels == 1 else ramp16(64, 48, channels)
+    found = decode(png(pixels, 0 if channels == 1 else 2), (48, 64)).pixels.astype(int)
+    truth = np.repeat(expected(pixels)[..., None], 3, axis=2) if channels == 1 else expected(pixels)
+    # Pillow takes the high byte of colour: at most one level below.
+    assert np.abs(found - truth).max() <= (0 if channels == 1 else 1)
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_decode_of_sixteen_bit_tiff_is_numpys(order: str) -> None:
+    pixels = ramp16(64, 48)
+    mode = "I;16" if order == "<u2" else "I;16B"
+    image = Image.frombytes(mode, (48, 64), pixels.astype(order).tobytes())
+    found = decode(encoded(image, "TIFF"), (48, 64)).pixels
+    assert np.array_equal(found[..., 0], expected(pixels))
+
+
+def test_decode_of_sixteen_bits_with_transparency_shows_black_where_nothing_was_seen() -> None:
+    pixels = ramp16(64, 48, 4)
+    pixels[:32, :, 3] = 0
+    pixels[32:, :, 3] = 65535
+    found = decode(png(pixels, 6), (48, 64)).pixels.astype(int)
+    assert found[:32].max() == 0
+    assert np.abs(found[32:] - expected(pixels)[32:, :, :3]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        ("WEBP", {"lossless": True}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("BMP", {}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_decode_of_lossless_formats_is_exact(
+    image_format: str, options: dict[str, object], mode: str
+) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (64, 48, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    found = decode(encoded(image, image_format, **options), (48, 64)).pixels
+    assert np.array_equal(found, np.asarray(image.convert("RGB")))
+
+
+def test_decode_of_a_palette_and_of_one_bit_is_exact() -> None:
+    palette = photo().quantize(7)
+    found = decode(encoded(palette), (WIDTH_PX, HEIGHT_PX)).pixels
+    assert np.array_equal(found, np.asarray(palette.convert("RGB")))
+    bits = np.random.default_rng(5).integers(0, 2, (64, 48)).astype(bool)
+    found = decode(encoded(Image.fromarray(bits), "TIFF", compression="group4"), (48, 64)).pixels
+    assert np.array_equal(found[..., 0], bits * 255)
+
+
+def test_decode_by_strips_is_the_same_as_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = np.random.default_rng(6).integers(0, 256, (70, 50, 4)).astype(np.uint8)
+    images = [encoded(Image.fromarray(seen)), png(ramp16(70, 50), 0)]
+    whole = [decode(data).pixels for data in images]
+    monkeypatch.setattr(decode_module, "_STRIP_PX", 333)  # strips of 6 rows, the last shorter
+    assert all(np.array_equal(one, decode(data).pixels) for one, data in zip(whole, images, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most_mb"),
+    # 25 Mpx: what Pillow must have (2, 1 or 4 bytes a pixel, twice), and a third more.
+    [("16 bits", 25 * (2 + 1) * 4 / 3), ("transparent", 25 * (4 + 4) * 4 / 3)],
+)
+def test_decode_of_a_large_image_takes_little_more_memory_than_its_pixels(kind: str, most_mb: float) -> None:
+    code = """
+import io, resource, sys
+from numpy.typing import NDArray
+from PIL import Image
+from services.vision import decode as decode_module
+from services.vision.decode import decode
+mode = {"16 bits": "I;16", "transparent": "RGBA"}[sys.argv[1]]
+buffer = io.BytesIO()
+Image.new(mode, (1000, 1000)).save(buffer, "PNG")
+decode(buffer.getvalue())  # what is loaded on the first call
+small = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(sys.stdin.buffer.read())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - small) * 1024 / 1e6)
+"""
+    mode = {"16 bits": "I;16", "transparent": "RGBA"}[kind]
+    data = encoded(Image.new(mode, (5000, 5000)), compress_level=1)
+    # A process that a shell forks: the peak of one that we start begins with our own.
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -c "$1" "$2"; exit $?', sys.executable, code, kind],
+        input=data, capture_output=True, check=True,
+    )  # fmt: skip
+    assert most_mb / 4 < float(done.stdout) < most_mb
 
 
 def test_decode_shows_transparent_pixels_as_black() -> None:
