@@ -232,8 +232,10 @@ def show(camera: Id, as_json: AsJson = False) -> None:
     table.add_column(style="dim")
     table.add_column()
     settings = found.pop("settings")
-    for name, value in {**found, **{key: value for key, value in settings.items() if value}}.items():
-        if value not in (None, ""):
+    # Counted frames per second and frames that were shed stand above.
+    shown_as = {"fps": "fps_at_most", "shed": "when_full"}
+    for name, value in {**found, **{shown_as.get(key, key): settings[key] for key in settings}}.items():
+        if value not in (None, "", False):
             shown = _coloured(CameraState(value)) if name == "state" else Text(str(value))
             table.add_row(name.replace("_", " "), shown)
     console.print(table)

@@ -125,6 +125,7 @@ def exported_environment(addresses: StackAddresses) -> dict[str, str]:
     return {
         "LOUPE_KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
         "LOUPE_METRICS_URL": addresses.metrics_url,
+        "LOUPE_INGEST_URL": addresses.ingest_url,
         "AWS_ENDPOINT_URL_S3": addresses.s3_endpoint,
         "AWS_ACCESS_KEY_ID": addresses.s3_key,
         "AWS_SECRET_ACCESS_KEY": addresses.s3_secret,

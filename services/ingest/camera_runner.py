@@ -14,11 +14,14 @@ from urllib.parse import urlsplit
 
 from services.adapters.clock import Clock
 from services.adapters.object_store import ObjectStore
-from services.domain.camera import CameraState
+from services.domain.camera import Camera, CameraState
 from services.domain.errors import SourceUnavailable
 from services.ingest.camera_rows import StoredCamera
+from services.ingest.edge import Edge
+from services.ingest.picture_health import PictureHealth
 from services.ingest.pipeline import Ingester
-from services.ingest.sources.opening import open_camera
+from services.ingest.sources import Source
+from services.ingest.sources.opening import LIVE, SourceKind, check_source, open_camera
 from services.ingest.sources.push import PushSource
 from services.ingest.sources.triggers import TriggerFeed
 from services.ingest.spec import CameraSpec, Progress
@@ -74,7 +77,7 @@ class CameraRunner:
             push=self.pushed_to,
             captured_before=lambda receipt: self._spool.captured_before(camera.camera, receipt),
         )
-        spec = CameraSpec(camera.camera, source, camera.fps, camera.project, shed=camera.shed)
+        spec = spec_of(camera, source)
         return Ingester(spec, self._spool, self._clock, store=store).run(stop, on_progress)
 
     def pushed_to(self, camera: str) -> PushSource:
@@ -87,6 +90,24 @@ class CameraRunner:
             if self._store is None:
                 self._store = self._open_store()
             return self._store
+
+
+def spec_of(camera: Camera, source: Source) -> CameraSpec:
+    """Return what the ingester is asked to do."""
+    kind = check_source(camera.source)
+    is_reframed = camera.area is not None or camera.longest_side_px is not None
+    # Files and pushes may repeat a picture, and the synthetic line is never at fault.
+    watches_frozen = kind in LIVE or kind is SourceKind.FILM
+    return CameraSpec(
+        camera.camera,
+        source,
+        camera.fps,
+        camera.project,
+        shed=camera.shed,
+        edge=Edge(camera.area, camera.longest_side_px) if is_reframed else None,
+        keep_original=camera.keep_original,
+        health=None if kind is SourceKind.SYNTHETIC else PictureHealth(watches_frozen=watches_frozen),
+    )
 
 
 def require_answer(source: str) -> None:

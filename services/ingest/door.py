@@ -102,7 +102,7 @@ class Door:
                 Route("/metrics", self._metrics_page),
                 Route("/asyncapi.json", _asyncapi),
                 Route("/asyncapi.yaml", _asyncapi),
-                Route("/v1/cameras/{camera}/frames", self._push, methods=["POST"]),
+                Route("/v1/cameras/{camera:path}/frames", self._push, methods=["POST"]),
             ]
         )
 
@@ -336,8 +336,8 @@ class DoorServer:
             raise BadSettings(f"Nothing can listen on {host}:{port}: {error.strerror}.") from error
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            door.app, lifespan="off", log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=_STOP_WITHIN_S, limit_concurrency=MAX_REQUESTS,
+            door.app, lifespan="off", log_config=None, log_level="warning", access_log=False,
+            server_header=False, timeout_graceful_shutdown=_STOP_WITHIN_S, limit_concurrency=MAX_REQUESTS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -218,9 +218,7 @@ class Ingester:
             return frame
         if reframed is None:
             return frame
-        return replace(
-            frame, image=reframed.image, content_type=reframed.content_type, area=reframed.area_text
-        )
+        return replace(frame, image=reframed.image, content_type=reframed.content_type, area=reframed.area)
 
     def _with_references(self, frame: Frame, shot: Shot) -> Frame:
         """Put what does not travel in the record into the object store: large images, kept originals.
@@ -228,7 +226,7 @@ class Ingester:
         Raises:
             StoreUnavailable: there is none, or it was away for longer than a live camera can wait.
         """
-        if frame.area is not None and self._keeps_original(frame.sequence or 0):
+        if frame.image is not shot.image and self._keeps_original(frame.sequence or 0):
             try:
                 frame = replace(frame, original=self._put(shot.image, shot.subject))
             except StoreUnavailable as error:

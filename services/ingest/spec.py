@@ -29,8 +29,8 @@ class Reframed(Protocol):
         ...
 
     @property
-    def area_text(self) -> str:
-        """What of the original it shows: left, top, width, height as shares (0-1), by comma."""
+    def area(self) -> str | None:
+        """What of the original it shows: left, top, width, height as shares (0-1), by comma; None: all."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Pictures that somebody pushes over HTTP: the hand-over between requests and a camera's thread (arrow 1).
 
-Requests offer, the camera's thread takes; what waits in between is bounded. A request that gives up takes its
-picture back unless the camera has it already, so nothing is captured that nobody was told of but for that one.
-Knows no HTTP.
+Requests offer, the camera's thread takes; what waits in between is bounded. A request that gives up takes
+its picture back unless the camera has it already, so nothing but that one is captured without its sender
+being told. Knows no HTTP.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def test_every_address_is_loopback(addresses: StackAddresses, state: State) -> N
 
 def test_env_exports_what_stock_clients_read(addresses: StackAddresses) -> None:
     assert list(exported_environment(addresses)) == [
-        "LOUPE_KAFKA_BOOTSTRAP", "LOUPE_METRICS_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION",
+        "LOUPE_KAFKA_BOOTSTRAP", "LOUPE_METRICS_URL", "LOUPE_INGEST_URL", "AWS_ENDPOINT_URL_S3",
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION",
     ]  # fmt: skip
 
 

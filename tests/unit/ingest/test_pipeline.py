@@ -199,7 +199,7 @@ def test_a_camera_that_can_wait_waits_for_the_store_and_a_live_one_not_for_long(
 class Cropped:
     image: bytes
     content_type: str = "image/png"
-    area_text: str = "0.1,0.2,0.5,0.5"
+    area: str = "0.1,0.2,0.5,0.5"
 
 
 class Crop:
