@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -72,7 +72,7 @@ class VideoSource:
         if find_spec("av") is None:
             raise BadRequest("Films and cameras need FFmpeg: pip install 'loupe-inspect[video]'.")
 
-    def shots(self, stop: Event) -> Iterator[Taken | None]:
+    def shots(self, stop: Event) -> Generator[Taken | None, None, None]:
         """See `Source.shots`; pictures passed over come as `Skipped` before the next one."""
         child = _Child(self._job, self._hang_s)
         due = 0  # the number that the next picture has if none is passed over

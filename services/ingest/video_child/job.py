@@ -91,7 +91,9 @@ def job_of(address: str, secret: str | None = None, fps: float | None = None, *,
     scheme, separator, _ = address.partition("://")
     if not separator:
         film = Path(address).expanduser()
-        return Job(f"file:{film}", None, _FILM_OPTIONS, False, str(film), film.name, fps, loop)
+        # Several JPEGs in one file look like one picture; only the name tells.
+        kind = "mjpeg" if film.suffix.lower() in {".mjpeg", ".mjpg"} else None
+        return Job(f"file:{film}", kind, _FILM_OPTIONS, False, str(film), film.name, fps, loop)
     if scheme.lower() not in _OPTIONS:
         raise BadRequest(f"{scheme}:// is no kind of camera. Known are {', '.join(_OPTIONS)} and usb:/dev/….")
     url, shown = _with_secret(address, secret)

@@ -66,7 +66,7 @@ class Reading:
         try:
             return av.open(job.url, "r", format=job.format, options=dict(job.options), timeout=timeout)
         except av.error.FFmpegError as error:
-            raise refusal_of(error, job) from None
+            raise refusal_of(error, job, is_open=False) from None
 
     def _pictures_of(self, container: InputContainer) -> Iterator[Decoded | Damaged]:
         """Yield the pictures of one opening."""
@@ -117,7 +117,7 @@ class Reading:
             except av.error.EOFError:
                 return
             except av.error.LookupError as error:
-                raise refusal_of(error, self._job) from None
+                raise refusal_of(error, self._job, is_open=True) from None
             except av.error.FFmpegError:
                 # Decoders and the libraries below them name their troubles in many ways.
                 yield None, None
@@ -133,10 +133,10 @@ class Reading:
             yield from container.demux(stream)
         except av.error.InvalidDataError as error:
             if self._job.is_live:
-                raise refusal_of(error, self._job) from None
+                raise refusal_of(error, self._job, is_open=True) from None
             yield None
         except av.error.FFmpegError as error:
-            raise refusal_of(error, self._job) from None
+            raise refusal_of(error, self._job, is_open=True) from None
 
 
 def _seconds(packet: Packet[VideoStream]) -> float | None:

@@ -16,13 +16,13 @@ from services.ingest.video_child.job import Job
 _NO_SUCH_DEVICE = {errno.ENODEV, errno.ENXIO, errno.ENOTTY}
 
 
-def refusal_of(error: av.error.FFmpegError, job: Job) -> SourceUnavailable:
-    """Return what to tell people about an error of opening or reading."""
-    state, what = _network(error) if job.is_live and job.format is None else _local(error)
+def refusal_of(error: av.error.FFmpegError, job: Job, *, is_open: bool) -> SourceUnavailable:
+    """Return what to tell people about an error of opening or, where `is_open`, of reading."""
+    state, what = _network(error, is_open=is_open) if job.is_live and job.format is None else _local(error)
     return SourceUnavailable(f"{job.shown} {what}.", state)
 
 
-def _network(error: av.error.FFmpegError) -> tuple[CameraState, str]:
+def _network(error: av.error.FFmpegError, *, is_open: bool) -> tuple[CameraState, str]:
     """Return state and predicate for cameras with a host."""
     found = _by_class(
         error,
@@ -40,7 +40,10 @@ def _network(error: av.error.FFmpegError) -> tuple[CameraState, str]:
         (av.error.LookupError, CameraState.UNKNOWN_CODEC, "sends a kind of film that cannot be read"),
         (av.error.PatchWelcomeError, CameraState.UNKNOWN_CODEC, "sends a kind of film that cannot be read"),
     )
-    return found or (CameraState.UNREACHABLE, "cannot be reached; is its name right and the network up?")
+    if found:
+        return found
+    what = "broke off its stream" if is_open else "cannot be reached; check its name and the network"
+    return CameraState.UNREACHABLE, what
 
 
 def _local(error: av.error.FFmpegError) -> tuple[CameraState, str]:
