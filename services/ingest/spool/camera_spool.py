@@ -141,12 +141,14 @@ class CameraSpool:
             if victims is None:
                 # All that it has is on its way to Kafka, and that is never dropped.
                 return ShedReason.DROPPED_NEWEST, None
-            self._lane.begin_drop(victims.last, len(victims.sequences), victims.size_bytes)
+            self._lane.begin_drop(
+                victims.first, victims.last, len(victims.sequences), victims.size_bytes
+            )
             return step, victims
 
     def _oldest(self, needed_bytes: int) -> _Victims | None:
         """Choose the oldest frames that were never sent, at least `needed_bytes` of them if there are."""
-        lane, found, freed_bytes, last = self._lane, list[tuple[str, int]](), 0, self._lane.handed
+        lane, found, freed_bytes, last = self._lane, list[tuple[str, int]](), 0, self._lane.unsent_from - 1
         first = last
         while freed_bytes < needed_bytes:
             rows = self._lanes.database.read(

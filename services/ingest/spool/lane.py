@@ -43,6 +43,8 @@ class Lane:
     size_bytes: int = 0
     next_position: int = 1
     handed: int = 0
+    # The last one that ever went to the producer: what was given up may have arrived all the same.
+    reached: int = 0
     ready: deque[Spooled] = field(default_factory=deque)
     ready_bytes: int = 0
     in_flight: dict[int, Spooled] = field(default_factory=dict)
@@ -69,6 +71,11 @@ class Lane:
     def unsent(self) -> int:
         """Frames that are to be sent, in memory or on disk."""
         return self.frames - len(self.in_flight)
+
+    @property
+    def unsent_from(self) -> int:
+        """The first position that may be dropped: nothing from it on was ever sent."""
+        return max(self.handed, self.reached) + 1
 
     @property
     def is_behind(self) -> bool:
@@ -107,6 +114,7 @@ class Lane:
             return None
         spooled = self._pop()
         self.handed = spooled.position
+        self.reached = max(self.reached, self.handed)
         self.in_flight[spooled.position] = spooled
         return spooled
 
@@ -139,7 +147,8 @@ class Lane:
 
     def rewind(self, position: int) -> None:
         """Send again from `position` on, once nothing is on its way."""
-        self.rewind_to = position if self.rewind_to is None else min(self.rewind_to, position)
+        first = min(position, self.handed + 1)
+        self.rewind_to = first if self.rewind_to is None else min(self.rewind_to, first)
         self._forget_ready()
         self._end_rewind()
 
@@ -147,15 +156,19 @@ class Lane:
         if not self.in_flight and self.rewind_to is not None:
             self.handed, self.rewind_to = self.rewind_to - 1, None
 
-    def begin_drop(self, position: int, frames: int, size_bytes: int) -> None:
-        """Pass over the next `frames` unsent frames, up to `position`: they are about to be deleted."""
+    def begin_drop(self, first: int, last: int, frames: int, size_bytes: int) -> None:
+        """Pass over `frames` frames that were never sent, `first` to `last`: they are about to be deleted."""
         self.is_dropping = True
         self.generation += 1
-        while self.ready and self.ready[0].position <= position:
-            self._pop()
-        self.handed = max(self.handed, position)
         self.frames -= frames
         self.size_bytes -= size_bytes
+        if self.handed + 1 >= first:
+            self.handed = max(self.handed, last)
+            while self.ready and self.ready[0].position <= last:
+                self._pop()
+        else:
+            # Frames before them are to be sent again; what is in memory behind those is read anew.
+            self._forget_ready()
 
     def end_drop(self) -> None:
         """They are deleted."""
