@@ -20,6 +20,10 @@ class Role(StrEnum):
     REJUDGE = "rejudge"
 
 
+# Their verdicts are ends of frames, and raise events.
+COUNTING_ROLES = frozenset({Role.LIVE, Role.CANARY})
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A connected part of the image above the threshold of its map.
@@ -58,7 +62,7 @@ class Inspection:
         unit: replica that judged (inference unit).
         run: tells verdicts of one role apart: empty where the verdict is the frame's end, the project of a
             shadow, else the re-judging run.
-        position: the frame's record in Kafka; None for synchronous calls, and for shadows, which end no frame.
+        position: the frame's record in Kafka; None for synchronous calls, and for shadows: they end no frame.
     """
 
     frame_id: UUID

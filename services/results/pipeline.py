@@ -17,7 +17,7 @@ from services.adapters.broker.patience import Patience, PoisonGuard
 from services.adapters.cache.live import LiveView
 from services.adapters.clock import Clock
 from services.domain.errors import ImageTooLarge, MalformedRecord
-from services.domain.inspection import Inspection, Role
+from services.domain.inspection import COUNTING_ROLES, Inspection
 from services.domain.topics import FRAMES_DLQ
 from services.results.batch import (
     Read,
@@ -65,7 +65,8 @@ class Pipeline:
         """Store verdicts, tell of them, count them, show them."""
         batch = self._readable(records, read_inspection)
         for stored in self._stored(batch, self._store.add_inspections):
-            told = [one for one in (*(r.what for r in stored.first), *stored.known) if one.role is Role.LIVE]
+            every = (*(r.what for r in stored.first), *stored.known)
+            told = [one for one in every if one.role in COUNTING_ROLES]
             self._publish([encode_event(one) for one in told])
             self._tally.judged(stored)
             self._tally.events(told)
@@ -131,6 +132,6 @@ class Pipeline:
         self._patience.call(publish)
 
     def _show(self, inspections: Sequence[Inspection]) -> None:
-        verdicts = [data_of(one) for one in inspections if one.role is Role.LIVE]
+        verdicts = [data_of(one) for one in inspections if one.role in COUNTING_ROLES]
         if verdicts:
             self._live.show(verdicts, self._tally.of_cameras({str(one["camera"]) for one in verdicts}))

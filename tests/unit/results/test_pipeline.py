@@ -107,13 +107,17 @@ def test_a_second_opinion_is_not_told(bench: Bench) -> None:
     assert {(one["type"], one["data"]["model_version"]) for one in events(bench)} == {(VERDICT_TYPE, "v1")}
 
 
-def test_only_live_verdicts_raise_events(bench: Bench) -> None:
-    of = frame(1)
-    roles = [verdict(of, role=role) for role in (Role.SHADOW, Role.CANARY)]
-    bench.pipeline.inspections(verdict_records(*roles, verdict(of, role=Role.REJUDGE, run="r")))
-    assert bench.count(inspections) == 3
-    assert events(bench) == []
-    assert LiveView(bench.cache, bench.clock).last() == {}
+def test_live_and_canary_verdicts_raise_events_and_no_others(bench: Bench) -> None:
+    one, two = frame(1), frame(2)
+    told = [
+        verdict(one, role=Role.LIVE),
+        verdict(two, role=Role.CANARY),
+        verdict(one, role=Role.SHADOW, run="other"),
+        verdict(one, role=Role.REJUDGE, run="r"),
+    ]
+    bench.pipeline.inspections(verdict_records(*told))
+    assert bench.count(inspections) == 4
+    assert [each["data"]["frame_id"] for each in events(bench)] == [str(one.frame_id), str(two.frame_id)]
 
 
 def test_declarations_are_stored_and_counted_once(bench: Bench) -> None:
