@@ -26,7 +26,7 @@ from services.adapters.database.tables import (
     quarantine,
 )
 from services.adapters.metrics import Metrics
-from services.domain.inspection import Inspection
+from services.domain.inspection import COUNTING_ROLES, Inspection
 from services.domain.metrics import (
     CAPTURED_TOTAL,
     DEAD_LETTERS_TOTAL,
@@ -83,7 +83,7 @@ class Tally:
             DatabaseUnavailable: no answer.
         """
         judged, captured, put_off = inspections.c, ledger_captured.c, quarantine.c
-        kind = (judged.project, judged.camera, judged.model_version, judged.is_anomalous)
+        kind = (judged.project, judged.camera, judged.model_version, judged.is_anomalous, judged.role)
         with reading(engine) as connection:
             # First the cameras that ingesters know: their names come before those that anyone may invent.
             for camera, count in connection.execute(
@@ -110,7 +110,8 @@ class Tally:
         """Count first writes with their latency and stages; repeats apart."""
         for one in stored.first:
             what = one.what
-            self._add_inspections(what.project, what.camera, what.model_version, what.is_anomalous, count=1)
+            about = (what.project, what.camera, what.model_version, what.is_anomalous, what.role)
+            self._add_inspections(*about, count=1)
             seconds = latency_ms(what.captured_at, stored.stored_at) / 1000
             self._metrics.observe(LATENCY_SECONDS, seconds, project=what.project)
             for stage, took_ms in what.stage_ms.items():
@@ -150,12 +151,13 @@ class Tally:
             return {camera: dict(self._cameras.get(camera, {})) for camera in cameras}
 
     def _add_inspections(
-        self, project: str, camera: str, version: str, is_anomalous: Any, *, count: int
+        self, project: str, camera: str, version: str, is_anomalous: Any, role: str, *, count: int
     ) -> None:
         verdict = "anomaly" if is_anomalous else "normal"
         labels = {"project": project, "model_version": version, "verdict": verdict}
         self._metrics.add(INSPECTIONS_TOTAL, count, camera=self._label(camera), **labels)
-        self._count(camera, judged=count, anomalous=count if is_anomalous else 0)
+        if role in COUNTING_ROLES:  # the others look at frames that are counted already
+            self._count(camera, judged=count, anomalous=count if is_anomalous else 0)
 
     def _add_captured(self, camera: str, count: int) -> None:
         self._metrics.add(CAPTURED_TOTAL, count, camera=self._label(camera))

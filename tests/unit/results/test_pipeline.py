@@ -118,6 +118,9 @@ def test_live_and_canary_verdicts_raise_events_and_no_others(bench: Bench) -> No
     bench.pipeline.inspections(verdict_records(*told))
     assert bench.count(inspections) == 4
     assert [each["data"]["frame_id"] for each in events(bench)] == [str(one.frame_id), str(two.frame_id)]
+    # The camera's frames are two, whoever looked at them; and a new process counts the same.
+    for process in (bench, bench.restarted()):
+        assert process.pipeline._tally.of_cameras(["cam-1"])["cam-1"]["judged"] == 2
 
 
 def test_declarations_are_stored_and_counted_once(bench: Bench) -> None:
