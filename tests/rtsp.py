@@ -12,6 +12,8 @@ import re
 import socket
 import struct
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
@@ -60,7 +62,13 @@ class RtspCamera:
     """A camera on a port of its own; `with` starts and stops it, and it can be started again."""
 
     def __init__(
-        self, film: Film | None = None, *, secret: str | None = None, is_digest: bool = False, port: int = 0
+        self,
+        film: Film | None = None,
+        *,
+        secret: str | None = None,
+        is_digest: bool = False,
+        port: int = 0,
+        pictures: Sequence[tuple[bytes, ...]] | None = None,
     ) -> None:
         """Encode the film.
 
@@ -69,9 +77,10 @@ class RtspCamera:
             secret: `user:password` that clients must have.
             is_digest: ask for Digest instead of Basic authentication.
             port: 0: any.
+            pictures: NAL units of each picture, instead of the film's numbered ones.
         """
         self.film = film or Film(frames=60, fps=30)
-        self._pictures = list(h264_units(self.film))
+        self._pictures = list(pictures or h264_units(self.film))
         self._secret, self._is_digest, self.port = secret, is_digest, port
         self.fault = Fault.NONE
         self.sent = 0
@@ -180,21 +189,22 @@ class RtspCamera:
 
     def _play(self, client: _Client) -> None:
         """Send pictures at the camera's rate until the client goes or a fault stops them."""
-        sequence, number = 0, 0
+        sequence, number, begun_s = 0, 0, time.monotonic()
         with contextlib.suppress(OSError):
-            while not client.is_gone.wait(1 / self.film.fps):
+            while not client.is_gone.wait(max(0.0, begun_s + number / self.film.fps - time.monotonic())):
                 if self.fault is Fault.DROP:
                     client.close()
                     return
                 if self.fault is Fault.STALL:
-                    continue
+                    client.is_gone.wait()
+                    return
                 units = self._pictures[0 if self.fault is Fault.FREEZE else number % len(self._pictures)]
                 if self.fault is Fault.GARBAGE:
                     units = tuple(unit[:1] + b"\xaa" * (len(unit) - 1) for unit in units)
-                time = number * _CLOCK_HZ // self.film.fps
+                stamp = number * _CLOCK_HZ // self.film.fps
                 payloads = [part for unit in units for part in fragments(unit)]
                 for at, payload in enumerate(payloads):
-                    client.send(_interleaved(payload, sequence, time, is_last=at == len(payloads) - 1))
+                    client.send(_interleaved(payload, sequence, stamp, is_last=at == len(payloads) - 1))
                     sequence += 1
                 number += 1
                 self.sent += 1
@@ -213,10 +223,10 @@ def fragments(unit: bytes) -> list[bytes]:
     ]
 
 
-def _interleaved(payload: bytes, sequence: int, time: int, *, is_last: bool) -> bytes:
+def _interleaved(payload: bytes, sequence: int, stamp: int, *, is_last: bool) -> bytes:
     """Return an RTP packet on channel 0 of the RTSP connection (RFC 2326, 10.12)."""
     marker = is_last << 7 | 96
-    header = struct.pack(">BBHII", 0x80, marker, sequence & 0xFFFF, time & 0xFFFFFFFF, 0x10C0FFEE)
+    header = struct.pack(">BBHII", 0x80, marker, sequence & 0xFFFF, stamp & 0xFFFFFFFF, 0x10C0FFEE)
     return struct.pack(">cBH", b"$", 0, len(header) + len(payload)) + header + payload
 
 
