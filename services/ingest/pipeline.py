@@ -138,9 +138,9 @@ class Ingester:
 
     def _is_known(self, taken: Taken, camera: CameraSpool) -> bool:
         """Settle what was captured before: its ingester died before it could say so."""
-        receipt = taken.receipt if isinstance(taken, Shot) else None
-        if receipt is None or not isinstance(taken, Shot):
+        if isinstance(taken, Skipped) or taken.receipt is None:
             return False
+        receipt = taken.receipt
         settled = self._patiently(lambda: camera.captured_before(receipt))
         if settled is not None:
             taken.on_settled(settled)
@@ -158,7 +158,7 @@ class Ingester:
                 self._settle(taken, self._accept(taken, camera), camera)
             case Unreadable():
                 logger.warning("camera %s: %s: %s", self._spec.camera, taken.subject, taken.reason)
-                self._shed(camera, 1, ShedReason.UNREADABLE_SOURCE)
+                self._shed(camera, 1, ShedReason.UNREADABLE_SOURCE, taken.receipt)
                 self._settle(taken, ShedReason.UNREADABLE_SOURCE, camera)
             case Skipped():
                 self._shed(camera, taken.count, ShedReason.SKIPPED)

@@ -127,7 +127,7 @@ class BucketSource:
             size_mb, limit_mb = entry.size_bytes / 1e6, CLAIM_LIMIT_BYTES / 1e6
             reason = f"It has {size_mb:.1f} MB, at most {limit_mb:.1f} MB are taken."
             self._taken.add(_mark(entry))
-            return Unreadable(subject, reason, partial(self._on_failed, entry, reason))
+            return Unreadable(subject, reason, partial(self._on_failed, entry, reason), receipt)
         try:
             image = self._store.get(entry.uri)
         except StoreUnavailable as error:
@@ -135,7 +135,8 @@ class BucketSource:
         except UnknownObject:
             self._check_bucket()
             self._taken.add(_mark(entry))
-            return Unreadable(subject, "It was gone before it could be read.", partial(self._forget, entry))
+            reason = "It was gone before it could be read."
+            return Unreadable(subject, reason, partial(self._forget, entry), receipt)
         self._taken.add(_mark(entry))
         content_type = mimetypes.guess_type(subject)[0] or "application/octet-stream"
         return Shot(

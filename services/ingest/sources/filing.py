@@ -35,11 +35,19 @@ _LONGEST_STEM_BYTES = 200
 
 
 class Found(NamedTuple):
-    """A file as a listing tells it; sorts by time of change, then name."""
+    """A file as a listing tells it; sorts by time of change, then name.
+
+    Attributes:
+        mtime_ns: when its bytes changed.
+        name: its name in the folder.
+        size_bytes: length.
+        ctime_ns: when it came to its name or its rights changed; 0 where that does not matter.
+    """
 
     mtime_ns: int
     name: str
     size_bytes: int
+    ctime_ns: int = 0
 
 
 class _Left(NamedTuple):

@@ -157,7 +157,10 @@ class FolderSource:
                 state = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            file = Found(state.st_mtime_ns, entry.name, state.st_size)
+            # A file that somebody puts back from `done/` or `failed/` is wanted again. One that is kept is
+            # not, whatever a backup does to its rights.
+            ctime_ns = state.st_ctime_ns if self._filing else 0
+            file = Found(state.st_mtime_ns, entry.name, state.st_size, ctime_ns)
             if self._filing is None:
                 mark = hash(file)
                 if mark in self._kept or self._skips_present:
@@ -197,7 +200,8 @@ class FolderSource:
 
     def _unreadable(self, file: Found, reason: str) -> Unreadable:
         self._mark_taken(file)
-        return Unreadable(text_of(file.name), reason, partial(self._on_failed, file, reason))
+        on_settled = partial(self._on_failed, file, reason)
+        return Unreadable(text_of(file.name), reason, on_settled, self._receipt(file))
 
     def _mark_taken(self, file: Found) -> None:
         self._seen.pop(file, None)
@@ -218,7 +222,7 @@ class FolderSource:
 
     def _receipt(self, file: Found) -> str:
         path = os.fsencode(self._folder / file.name).decode("utf-8", "backslashreplace")
-        return f"{path}|{file.mtime_ns}|{file.size_bytes}"
+        return f"{path}|{file.mtime_ns}|{file.size_bytes}|{file.ctime_ns}"
 
     def _check_place(self) -> None:
         """Tell a file's fault from the folder's: a share that goes away takes all of its files with it.

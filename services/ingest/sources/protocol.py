@@ -59,11 +59,19 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image that was there and could not be read; it takes a sequence and is declared shed."""
+    """An image that was there and could not be read; it takes a sequence and is declared shed.
+
+    Attributes:
+        subject: file name or part id.
+        reason: a sentence.
+        on_settled: see `Shot`.
+        receipt: see `Shot`.
+    """
 
     subject: str
     reason: str
     on_settled: Callable[[Settled], None] = _nothing
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

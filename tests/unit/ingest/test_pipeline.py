@@ -140,6 +140,15 @@ def test_a_shot_is_settled_once_it_is_on_disk_and_never_captured_twice(line: Lin
     assert line.spool.captured_before("cam-2", "b.jpg|1") is None
 
 
+def test_an_unreadable_file_that_stays_is_declared_once(line: Line) -> None:
+    told: list[Settled] = []
+    file = Unreadable("a.jpg", "Permission denied", told.append, "a.jpg|1")
+    first = line.film(camera([file]))
+    second = line.film(camera([file]))
+    assert (first.shed, second.captured) == (1, 0)
+    assert told[0] == told[1] == line.spool.captured_before("cam-1", "a.jpg|1")
+
+
 def test_a_shot_that_was_shed_stays_shed_when_it_is_shown_again(line: Line) -> None:
     told: list[Settled] = []
     huge = Shot(bytes(CLAIM_LIMIT_BYTES + 1), "image/bmp", "huge.bmp", receipt="huge", on_settled=told.append)

@@ -304,6 +304,19 @@ def test_what_was_captured_by_an_ingester_that_died_is_moved_unread(tmp_path: Pa
     assert below(tmp_path / "done") == ["a.jpg", "b.jpg"]
 
 
+def test_a_file_that_is_put_back_is_taken_again(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    (first,) = take(FolderSource(tmp_path).shots(Event()), 1, settle=False)
+    assert isinstance(first, Shot)
+    first.on_settled(Settled(uuid4(), ShedReason.STORE_UNAVAILABLE))
+    (failed,) = (tmp_path / "failed").rglob("a.jpg")
+    failed.rename(tmp_path / "a.jpg")
+    journal = {first.receipt: ACCEPTED}
+    (again,) = take(FolderSource(tmp_path, captured_before=journal.get).shots(Event()), 1)
+    assert isinstance(again, Shot)
+    assert again.image == first.image
+
+
 def test_kept_files_stay_and_are_taken_once_and_again_when_they_change(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg")
     source = FolderSource(tmp_path, keeps_files=True)
