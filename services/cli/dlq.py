@@ -1,55 +1,56 @@
-"""`loupe dlq list | show`: records that could not be handled, why, and what to do about it."""
+"""`loupe dlq list | show | export | redrive`: records that could not be handled, and another try."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from services.adapters.broker.reader import KafkaTopicReader, TopicReader, read_up_to
-from services.cli.settings import kafka_address
-from services.domain.errors import BadRequest, MalformedRecord
-from services.domain.topics import DEAD_LETTERS
-from services.wire.dead_letter import DeadLetter, decode_dead_letter
+from services.adapters.broker.reader import KafkaTopicReader
+from services.cli.dead_letters import Filters, Found, find, letters, with_verdicts
+from services.cli.dlq_views import (
+    MANIFEST,
+    Group,
+    details_table,
+    export_letter,
+    facts_of,
+    groups_table,
+    headers_of,
+    letters_table,
+)
+from services.cli.events import parse_since
+from services.cli.redriving import Outcome, Redriver
+from services.cli.settings import database_address, kafka_address
+from services.domain.errors import BadRequest, RetryLater, StopProcess
+from services.domain.topics import FRAMES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 console = Console()
-_SUFFIX = ".dlq"
 
-# What a person can do, by the name of the error.
-_HINTS = {
-    "UnreadableImage": "Open the saved bytes with an image viewer; mend what the camera or producer sends.",
-    "ImageTooLarge": "Send it smaller, or by reference (`dataref`); the reason names the limit.",
-    "MalformedRecord": "The producer does not keep to the wire contract; the reason says where.",
-    "HashMismatch": "The object was changed after it was referred to; upload it again and publish again.",
-    "UnknownObject": "The object that the record refers to is gone; upload it, then publish again.",
-    "FrameCrashesModel": "Keep the saved image as a test case and report it with the model's version.",
-    "UnknownProject": "Fit the project, or correct its name in the record.",
-    "NotEnoughImages": "Label more images of good parts, then ask for the training again.",
-    "BadRequest": "Correct the request as the reason says, then publish it again.",
-}
-_NO_HINT = "See the log of the process that reads the topic: `loupe logs PART`."
+Cause = Annotated[str | None, typer.Option("--cause", help="Only this cause, as `list` names it.")]
+Topic = Annotated[str | None, typer.Option("--topic", help="Only of this topic, e.g. loupe.frames.")]
+Camera = Annotated[str | None, typer.Option("--camera", metavar="ID", help="Only of this camera.")]
+Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only since 10m, 2h, or a time.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A dead letter, where it stands (`topic:partition:offset`), and the size of the original."""
+class By(StrEnum):
+    """What letters are grouped by."""
 
-    place: str
-    letter: DeadLetter
-    size_bytes: int
-
-    def without_bytes(self) -> Found:
-        """Return it without the original's bytes, so that a list of thousands fits into memory."""
-        bare = replace(self.letter.original, value=b"")
-        return replace(self, letter=replace(self.letter, original=bare))
+    CAUSE = "cause"
+    CAMERA = "camera"
 
 
 @app.callback()
@@ -59,28 +60,35 @@ def dlq() -> None:
 
 @app.command("list")
 def list_letters(
-    cause: Annotated[str | None, typer.Option("--cause", help="Only this cause, as `list` names it.")] = None,
-    topic: Annotated[
-        str | None, typer.Option("--topic", help="Only of this topic, e.g. loupe.frames.")
+    cause: Cause = None,
+    topic: Topic = None,
+    camera: Camera = None,
+    since: Since = None,
+    by: Annotated[By, typer.Option("--by", help="Group by this.")] = By.CAUSE,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=0, help="So many letters below the groups, the newest. [20]")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List dead letters, oldest first.
+    """List dead letters: groups with what to do, then the newest. JSON has all of them, a line each.
 
-    Example: `loupe dlq list --cause UnreadableImage`
+    Examples: `loupe dlq list --cause UnreadableImage`, `loupe dlq list --by camera --since 1d`
     """
-    reader = KafkaTopicReader(kafka_address())
-    try:
-        every = letters(reader, topic)
-        found = [one.without_bytes() for one in every if cause in (None, one.letter.cause)]
-    finally:
-        reader.close()
-    found.sort(key=lambda one: one.letter.failed_at)
+    groups: dict[str, Group] = defaultdict(Group)
+    newest: deque[Found] = deque(maxlen=limit if as_json or limit is not None else 20)
+    with _reading() as (reader, engine):
+        found = letters(reader, _filters(cause, topic, camera, since))
+        for one in with_verdicts(engine, (one.without_bytes() for one in found)):
+            groups[one.letter.cause if by is By.CAUSE else one.letter.camera].add(one)
+            newest.append(one)
+    shown = sorted(newest, key=lambda one: one.letter.failed_at)
     if as_json:
-        for one in found:
-            typer.echo(json.dumps(_as_json(one)))
-    elif found:
-        console.print(_table(found))
+        for one in shown:
+            typer.echo(json.dumps(facts_of(one)))
+    elif groups:
+        console.print(groups_table(groups, by))
+        console.print()
+        console.print(letters_table(shown))
     else:
         console.print("No dead letters.")
 
@@ -91,7 +99,7 @@ def show(
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Write the original bytes there.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one dead letter: headers, cause, reason, tries, and what to do.
 
@@ -105,109 +113,133 @@ def show(
     if save is not None:
         save.write_bytes(one.letter.original.value)
     if as_json:
-        typer.echo(json.dumps({**_as_json(one), "headers": _headers(one.letter)}, indent=1))
+        typer.echo(json.dumps({**facts_of(one), "headers": headers_of(one.letter)}, indent=1))
         return
-    console.print(_details(one))
+    console.print(details_table(one))
     if save is not None:
         console.print(f"{len(one.letter.original.value)} bytes written to {save}", highlight=False)
 
 
-def letters(reader: TopicReader, topic: str | None = None) -> Iterator[Found]:
-    """Yield the dead letters that Kafka keeps.
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is not there.", file_okay=False)],
+    cause: Cause = None,
+    topic: Topic = None,
+    camera: Camera = None,
+    since: Since = None,
+) -> None:
+    """Write the originals of dead letters as files, with all that is known of them in `manifest.jsonl`.
 
-    Raises:
-        BadRequest: the topic has no dead letters.
-        BrokerUnavailable: no answer.
+    Files that lie there stay as they are; the same letters again add nothing.
+
+    Example: `loupe dlq export bad-images --cause UnreadableImage`
     """
-    for name in _topics(topic):
-        for record in read_up_to(reader, name, reader.spans(name)):
-            try:
-                letter = decode_dead_letter(record)
-            except MalformedRecord:
-                continue  # somebody else's record: the topic is open
-            yield Found(f"{name}:{record.partition}:{record.offset}", letter, len(record.value))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = left = 0
+    with _reading() as (reader, engine):
+        found = letters(reader, _filters(cause, topic, camera, since))
+        # One by one: a chunk of images would need memory that a laptop may not have.
+        for one in found:
+            (told,) = with_verdicts(engine, [one])
+            is_new = export_letter(told, folder) is not None
+            written, left = written + is_new, left + (not is_new)
+    console.print(f"{written} written to {folder}, {left} were there; facts in {MANIFEST}", highlight=False)
 
 
-def find(reader: TopicReader, which: str) -> Found:
-    """Return the dead letter at a position, or the first of a frame.
+@app.command()
+def redrive(
+    which: Annotated[
+        list[str] | None, typer.Argument(metavar="[POSITION|FRAME_ID]...", help="As `list` names them.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that the filters leave; frames, unless --topic says else.")
+    ] = False,
+    cause: Cause = None,
+    topic: Topic = None,
+    camera: Camera = None,
+    since: Since = None,
+    project: Annotated[str | None, typer.Option("--project", help="Judge by this project's model.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also frames that were judged since.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Publish nothing, only count.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="So many at most.")] = None,
+    rate_fps: Annotated[
+        float, typer.Option("--rate", metavar="N", min=0, help="So many a second at most; 0: no limit.")
+    ] = 0.0,
+) -> None:
+    """Publish dead letters again, byte for byte, with the same frame ids.
 
-    Raises:
-        BadRequest: there is none.
+    A frame that is judged then counts as judged; one that fails again is quarantined again, with its tries
+    added up. Interrupted, run it again: frames with a verdict are left out.
+
+    Examples: `loupe dlq redrive --all --cause UnknownProject --project parts`,
+    `loupe dlq redrive loupe.frames.dlq:0:3`
     """
-    match which.split(":"):
-        case [topic, partition, offset] if partition.isdigit() and offset.isdigit():
-            name = _topics(topic)[0]
-            if int(partition) in reader.spans(name):
-                for record in reader.records_at(name, int(partition), [int(offset)]):
-                    return Found(which, decode_dead_letter(record), len(record.value))
-        case _:
-            for one in letters(reader):
-                if one.letter.frame_id == which:
-                    return one
-    raise BadRequest(f"no dead letter {which}; `loupe dlq list` names all")
+    if bool(which) == every:
+        raise BadRequest("say which: positions or frame ids, or --all with filters")
+    from services.adapters.broker.kafka import KafkaBrokerProducer
+
+    outcome = Outcome()
+    with _reading() as (reader, engine), _counting() as progress:
+        producer = None if dry_run else KafkaBrokerProducer(kafka_address())
+        try:
+            filters = _filters(cause, topic or FRAMES.name, camera, since)
+            found = (find(reader, one) for one in which) if which else letters(reader, filters)
+            told = list(with_verdicts(engine, (one.without_bytes() for one in found)))
+            redriver = Redriver(reader, producer, project, again, rate_fps, progress)
+            redriver.redrive(told, outcome, limit=limit)
+        finally:
+            if producer is not None:
+                producer.close()
+            _tell(outcome, is_dry=dry_run)
+    if outcome.lost or outcome.too_large:
+        raise typer.Exit(1)
 
 
-def _topics(topic: str | None) -> list[str]:
-    known = [one.name for one in DEAD_LETTERS]
-    if topic is None:
-        return known
-    name = topic if topic.endswith(_SUFFIX) else topic + _SUFFIX
-    if name not in known:
-        raise BadRequest(f"{topic} has no dead letters; there are {', '.join(known)}")
-    return [name]
+@contextmanager
+def _reading() -> Iterator[tuple[KafkaTopicReader, Engine | None]]:
+    """Give Kafka, and the database where there is one: it only adds what was judged since."""
+    from services.adapters.database import open_engine, reading
+
+    reader, engine = KafkaTopicReader(kafka_address()), None
+    try:
+        with suppress(RetryLater, StopProcess):
+            opened = open_engine(database_address())
+            with reading(opened):
+                engine = opened
+        yield reader, engine
+    finally:
+        reader.close()
+        if engine is not None:
+            engine.dispose()
 
 
-def _as_json(one: Found) -> dict[str, object]:
-    letter = one.letter
-    return {
-        "position": one.place,
-        "frame_id": letter.frame_id,
-        "camera": letter.camera,
-        "cause": letter.cause,
-        "reason": letter.reason,
-        "tries": letter.tries,
-        "failed_at": letter.failed_at.isoformat(),
-        "topic": letter.position.topic,
-        "partition": letter.position.partition,
-        "offset": letter.position.offset,
-        "bytes": one.size_bytes,
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    columns = TextColumn("published again: {task.completed}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def hear(count: int) -> None:
+            progress.update(task, completed=count)
+
+        yield hear
+
+
+def _filters(cause: str | None, topic: str | None, camera: str | None, since: str | None) -> Filters:
+    return Filters(cause, topic, camera, parse_since(since, datetime.now(UTC)) if since else None)
+
+
+def _tell(outcome: Outcome, *, is_dry: bool) -> None:
+    what = "would be published again" if is_dry else "published again"
+    console.print(f"{outcome.redriven} {what}", highlight=False)
+    left_out = {
+        "judged already (--again publishes them, too)": outcome.judged,
+        "earlier letters of the same frames": outcome.repeats,
+        "whose bytes are kept nowhere any more": len(outcome.lost),
+        "too large for the broker": len(outcome.too_large),
     }
-
-
-def _headers(letter: DeadLetter) -> dict[str, str]:
-    return {name: value.decode("utf-8", "backslashreplace") for name, value in letter.original.headers}
-
-
-def _table(found: list[Found]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    for column in ("position", "failed at", "camera", "cause", "reason", "frame"):
-        table.add_column(column, overflow="fold")
-    for one in found:
-        letter = one.letter
-        when = f"{letter.failed_at.astimezone():%m-%d %H:%M:%S}"
-        # Text, not markup: these words are other people's.
-        cells = (one.place, when, letter.camera, letter.cause, letter.reason, letter.frame_id)
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
-
-
-def _details(one: Found) -> Table:
-    letter = one.letter
-    original = letter.position
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    rows = {
-        "position": one.place,
-        "original": f"{original.topic}:{original.partition}:{original.offset}",
-        "frame": letter.frame_id or "-",
-        "camera": letter.camera or "-",
-        "cause": letter.cause,
-        "reason": letter.reason,
-        "tries": str(letter.tries),
-        "failed at": letter.failed_at.isoformat(),
-        "bytes": str(one.size_bytes),
-        **{f"header {name}": text for name, text in _headers(letter).items()},
-        "what to do": _HINTS.get(letter.cause, _NO_HINT),
-    }
-    for name, text in rows.items():
-        table.add_row(f"[dim]{name}[/]", Text(text, overflow="fold"))
-    return table
+    for why, count in left_out.items():
+        if count:
+            console.print(f"{count} left out: {why}", highlight=False)
+    for place in (*outcome.lost, *outcome.too_large):
+        console.print(f"  {place}", highlight=False)

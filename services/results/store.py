@@ -103,10 +103,15 @@ class Store:
             MalformedRecord: the database cannot hold one of them; nothing was stored.
             DatabaseUnavailable: nothing was stored; try again.
         """
-        rows = {str(one.what.frame_id): _quarantine_row(one) for one in reversed(batch)}
+        rows: dict[str, Row] = {}
+        later: list[Row] = []
+        for row in map(_quarantine_row, batch):
+            if rows.setdefault(row["frame_id"], row) is not row:
+                later.append(row)
         ends = [(one.what.letter.position, str(one.what.frame_id), one.what.camera) for one in batch]
         with _writing(self._engine) as connection:
             new = {key for (key,) in _insert(connection, rows.values(), quarantine.c.frame_id)}
+            _failed_again(connection, [*(row for key, row in rows.items() if key not in new), *later])
             _end_frames(connection, "quarantined", ends)
         return tuple(row for key, row in rows.items() if key in new)
 
@@ -186,6 +191,16 @@ def _end_frames(connection: Connection, end: str, frames: Sequence[tuple[RecordP
     ]
     if rows:
         connection.execute(insert_or_ignore(connection, frame_ends), rows)
+
+
+def _failed_again(connection: Connection, rows: Sequence[Row]) -> None:
+    """Let the rows of frames that were published again and failed again tell of the last failure."""
+    if rows:
+        of = quarantine.c
+        is_later = (of.frame_id == bindparam("of_frame")) & (of.tries < bindparam("of_tries"))
+        changed: Row = {c.name: bindparam(c.name) for c in of if c.name not in {"frame_id", "camera"}}
+        told = [{**row, "of_frame": row["frame_id"], "of_tries": row["tries"]} for row in rows]
+        connection.execute(update(quarantine).where(is_later).values(changed), told)
 
 
 def _stored(connection: Connection, keys: Sequence[str]) -> dict[str, Inspection]:

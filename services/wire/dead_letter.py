@@ -11,6 +11,8 @@ from services.wire.headers import read_number, read_texts, read_time
 from services.wire.record import Headers, OutRecord, Record
 
 _PREFIX = "dlq_"
+# Header of a record that is published again; see `wire.redrive`.
+TRIES = "ce_loupetry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,10 @@ class DeadLetter:
         position: where the original stands.
         cause: error name, for example `UnreadableImage`.
         reason: plain sentence.
-        tries: how often it was tried.
+        tries: how often it was tried, tries before it was published again included.
         frame_id: id of the frame, for letters of `loupe.frames`; else empty.
         original: the original as a record (its headers without ours).
+        is_whole: bytes and headers are here; else they were too large, and stand at `position` only.
     """
 
     position: RecordPosition
@@ -34,6 +37,7 @@ class DeadLetter:
     frame_id: str
     camera: str
     original: Record
+    is_whole: bool = True
 
 
 def encode_dead_letter(
@@ -47,7 +51,7 @@ def encode_dead_letter(
         "timestamp_ms": str(record.timestamp_ms),
         "cause": error.cause,
         "reason": error.message,
-        "tries": str(tries),
+        "tries": str(tries + tries_before(record.headers)),
         "failed_at": at.isoformat(),
         "frame_id": frame_id,
         "camera": camera,
@@ -85,4 +89,10 @@ def decode_dead_letter(record: Record) -> DeadLetter:
         frame_id=found.get("frame_id", ""),
         camera=found.get("camera", ""),
         original=original,
+        is_whole="bytes" not in found,
     )
+
+
+def tries_before(headers: Headers) -> int:
+    """Return how often a record was tried before it was published again; 0 for one that never was."""
+    return read_number(read_texts(headers).get(TRIES)) or 0

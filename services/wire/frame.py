@@ -1,9 +1,14 @@
-"""Frame <-> Kafka record (the encoded image with CloudEvents headers) and <-> protobuf (arrow 1)."""
+"""Frame <-> Kafka record (the encoded image with CloudEvents headers) and <-> protobuf (arrow 1).
+
+A record that is published a second time (`wire.redrive`) keeps its frame's id in `ce_loupeframeid`: a valid
+UUID there is the id, whatever the other headers and the record's new place would make of it.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
+from uuid import UUID
 
 from services.domain.errors import MalformedRecord
 from services.domain.frame import (
@@ -61,13 +66,13 @@ def encode_frame(frame: Frame) -> OutRecord:
 def decode_frame(record: Record) -> Frame:
     """Return the frame of any producer's record; every header is optional and may be garbage.
 
-    Camera: `ce_source`, else the key, else "unnamed". Id: see `frame_id_of`. Time: `ce_time`,
-    else the record's.
+    Camera: `ce_source`, else the key, else "unnamed". Id: `ce_loupeframeid`, else see `frame_id_of`.
+    Time: `ce_time`, else the record's.
     """
     found = read_headers(record.headers)
     camera = unquote(found.get("source", "")) or _text_of(record.key) or UNNAMED_CAMERA
     epoch, sequence = found.get("loupeepoch"), read_number(found.get("sequence"))
-    frame_id = frame_id_of(
+    frame_id = _uuid_of(found.get("loupeframeid")) or frame_id_of(
         source=camera,
         event_id=found.get("id"),
         camera=camera,
@@ -93,6 +98,13 @@ def decode_frame(record: Record) -> Frame:
         area=found.get("area"),
         position=record.position,
     )
+
+
+def _uuid_of(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
 
 
 def _text_of(key: bytes | None) -> str:

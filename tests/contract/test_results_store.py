@@ -248,3 +248,25 @@ def test_holes_are_the_offsets_without_end(
 
 def declare(store: Store, *entries: LedgerEntry) -> None:
     store.add_declared(sort_out(ledger_records(*entries), read_ledger_entry)[0])
+
+
+def test_a_frame_that_failed_again_tells_of_its_last_failure(engine: Engine, store: Store) -> None:
+    (of,) = publish(MemoryBroker(partitions=1), frame(1))
+    first = records(letter(of, "First."))[0]
+    again = replace(first, offset=7, headers=(("ce_loupetry", b"1"), *letter(of, "Second.").headers))
+    late = replace(again, headers=tuple((n, b"2" if n == "dlq_tries" else v) for n, v in again.headers))
+    assert len(store.add_quarantined(sort_out([first], read_dead_letter)[0])) == 1
+    assert store.add_quarantined(sort_out([late], read_dead_letter)[0]) == ()
+    assert store.add_quarantined(sort_out([first], read_dead_letter)[0]) == ()
+    with reading(engine) as connection:
+        (row,) = connection.execute(select(quarantine))
+    assert (row.tries, row.reason, row.letter_offset) == (2, "Second.", 7)
+
+
+def test_a_quarantined_frame_remembers_the_pixels_that_it_referred_to(engine: Engine, store: Store) -> None:
+    (of,) = publish(MemoryBroker(partitions=1), frame(1))
+    (told,) = records(letter(of))
+    image = (("ce_dataref", b"s3://loupe-frames/a"), ("ce_datarefsha256", b"ab"))
+    with_image = replace(told, headers=told.headers + image)
+    (row,) = store.add_quarantined(sort_out([with_image], read_dead_letter)[0])
+    assert (row["image_uri"], row["image_sha256"]) == ("s3://loupe-frames/a", "ab")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
 from services.adapters.broker.memory import MemoryBroker
 from services.adapters.broker.reader import MemoryTopicReader
-from services.cli.dlq import find, letters
+from services.cli.dead_letters import HINTS, Filters, find, letters
+from services.cli.dlq_views import MANIFEST, Group, export_letter, groups_table, suffix_of
 from services.domain.errors import BadRequest, LoupeError, Rejected
 from services.wire.record import OutRecord
 from tests.unit.results.builders import frame, letter, publish
@@ -23,7 +29,7 @@ def reader() -> MemoryTopicReader:
 
 @pytest.mark.parametrize("topic", [None, "loupe.frames", "loupe.frames.dlq"])
 def test_letters_are_listed_with_their_place(reader: MemoryTopicReader, topic: str | None) -> None:
-    found = list(letters(reader, topic))
+    found = list(letters(reader, Filters(topic=topic)))
     assert [one.place for one in found] == ["loupe.frames.dlq:0:1", "loupe.frames.dlq:0:2"]
     assert [one.letter.camera for one in found] == ["cam-1", "cam-2"]
     assert found[0].size_bytes == len(b"pixels")
@@ -31,9 +37,9 @@ def test_letters_are_listed_with_their_place(reader: MemoryTopicReader, topic: s
 
 
 def test_another_topic_has_none(reader: MemoryTopicReader) -> None:
-    assert list(letters(reader, "loupe.ledger")) == []
+    assert list(letters(reader, Filters(topic="loupe.ledger"))) == []
     with pytest.raises(BadRequest, match="has no dead letters"):
-        list(letters(reader, "loupe.events"))
+        list(letters(reader, Filters(topic="loupe.events")))
 
 
 def test_a_letter_is_found_by_place_and_by_frame(reader: MemoryTopicReader) -> None:
@@ -49,9 +55,63 @@ def test_what_does_not_exist_is_a_sentence(reader: MemoryTopicReader, which: str
 
 
 def test_every_reason_to_reject_has_a_hint() -> None:
-    from services.cli.dlq import _HINTS
-
     def names(error: type[LoupeError]) -> set[str]:
         return {one.__name__ for one in error.__subclasses__()}
 
-    assert names(Rejected) <= set(_HINTS)
+    assert names(Rejected) <= set(HINTS)
+
+
+def test_letters_are_filtered_by_cause_and_camera(reader: MemoryTopicReader) -> None:
+    assert [one.letter.camera for one in letters(reader, Filters(camera="cam-2"))] == ["cam-2"]
+    assert list(letters(reader, Filters(cause="HashMismatch"))) == []
+    assert len(list(letters(reader, Filters(cause="UnreadableImage")))) == 2
+
+
+def test_groups_say_how_many_of_whom_and_what_to_do(reader: MemoryTopicReader) -> None:
+    group = Group()
+    for one in letters(reader):
+        group.add(one)
+    assert (group.count, group.cameras, group.causes) == (2, {"cam-1", "cam-2"}, {"UnreadableImage"})
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(groups_table({"UnreadableImage": group}, "cause"))
+    assert HINTS["UnreadableImage"][:30] in shown.get()
+
+
+def test_exported_files_are_never_overwritten(reader: MemoryTopicReader, tmp_path: Path) -> None:
+    first, second = letters(reader)
+    path = export_letter(first, tmp_path)
+    assert path is not None
+    assert path.read_bytes() == b"pixels"
+    assert export_letter(first, tmp_path) is None
+    path.write_bytes(b"somebody's work")
+    other = export_letter(first, tmp_path)
+    assert other is not None
+    assert (path.read_bytes(), other.read_bytes()) == (b"somebody's work", b"pixels")
+    export_letter(second, tmp_path)
+    told = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
+    assert [one["camera"] for one in told] == ["cam-1", "cam-1", "cam-2"]
+    assert {one["file"] for one in told} == {p.name for p in tmp_path.iterdir()} - {MANIFEST}
+
+
+def test_a_name_that_leads_elsewhere_stays_in_the_folder(reader: MemoryTopicReader, tmp_path: Path) -> None:
+    (one, _) = letters(reader)
+    evil = replace(one, letter=replace(one.letter, camera="../../etc/\x00passwd"))
+    path = export_letter(evil, tmp_path)
+    assert path is not None
+    assert path.resolve().parent == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        (b"\xff\xd8\xff\xe0", ".jpg"),
+        (b"\x89PNG\r\n\x1a\n", ".png"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", ".webp"),
+        (b'{"a": 1}', ".json"),
+        (b"", ".bin"),
+        (b"#!/bin/sh", ".bin"),
+    ],
+)
+def test_files_are_called_by_their_bytes(data: bytes, suffix: str) -> None:
+    assert suffix_of(data) == suffix
