@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -392,7 +393,7 @@ def test_a_stopped_child_is_ended_and_the_other_camera_goes_on() -> None:
         with running(VideoSource(camera.address, hang_s=2.0)) as (items, child):
             child.send_signal(signal.SIGSTOP)
             other.start()
-            with pytest.raises(SourceUnavailable, match="did not move for 2 s") as caught:
+            with pytest.raises(SourceUnavailable, match="gave no sign of life for 2 s") as caught:
                 list(items)
             assert caught.value.state == CameraState.HANGING
             assert not psutil.pid_exists(child.pid)
@@ -448,3 +449,17 @@ def is_gone(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_a_machine_without_room_for_a_process_is_a_named_fault() -> None:
+    # Two descriptors are too few for the pipes of a child.
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 2, hard))
+    try:
+        error = refusal(VideoSource("rtsp://127.0.0.1:1/line"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+    assert error.state == CameraState.FAILED
+    assert "could not be started: Too many open files" in error.message

@@ -115,13 +115,7 @@ class _Child:
     def __init__(self, job: Job, hang_s: float) -> None:
         self._job, self._limit_s, self._hang_s = job, max(START_S, hang_s), hang_s
         self._inbox = Inbox()
-        # A session of its own: Ctrl-C is for the ingester, which then ends it. What FFmpeg prints
-        # to stderr may hold addresses with passwords.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "services.ingest.video_child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            bufsize=0, start_new_session=True,
-        )  # fmt: skip
+        self._process = _start(job)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._wishes, self._pipe = self._process.stdin, self._process.stdout
@@ -155,9 +149,7 @@ class _Child:
                 self._receive()
             elif time.monotonic() - self._heard_monotonic_s > self._limit_s:
                 self.kill()
-                text = (
-                    f"The decoder of {self._job.shown} did not move for {self._limit_s:.0f} s and was ended."
-                )
+                text = f"The decoder of {self._job.shown} gave no sign of life for {self._limit_s:.0f} s and was ended."
                 raise SourceUnavailable(text, CameraState.HANGING)
 
     def kill(self) -> None:
@@ -198,3 +190,22 @@ class _Child:
         """Write to the child; one that is dead already is noticed when reading."""
         with contextlib.suppress(BrokenPipeError):
             self._wishes.write(data)
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    """Start a child that waits for its job.
+
+    Raises:
+        SourceUnavailable: the machine has no room for another process.
+    """
+    # A session of its own: Ctrl-C is for the ingester, which then ends it. What FFmpeg prints to
+    # stderr may hold addresses with passwords.
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "services.ingest.video_child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            bufsize=0, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        text = f"The decoder of {job.shown} could not be started: {error.strerror}."
+        raise SourceUnavailable(text, CameraState.FAILED) from error

@@ -20,6 +20,8 @@ STUCK_AFTER_S = OPEN_TIMEOUT_S + 5.0
 _RTSP_OPTIONS = {
     # Over UDP every lost packet damages pictures until the next key frame.
     "rtsp_transport": "tcp",
+    # No sound: it would cross the network to be thrown away.
+    "allowed_media_types": "video",
     # Of one socket call, in microseconds: FFmpeg then says "timed out" instead of "invalid data".
     "timeout": str(round(READ_TIMEOUT_S * 1e6)),
     "protocol_whitelist": "rtsp,rtsps,tcp,tls,rtp,udp",
