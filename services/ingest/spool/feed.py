@@ -35,6 +35,11 @@ class Feed:
         self._first = (self._first + 1) % len(found) if found else 0
         return found[self._first :] + found[: self._first]
 
+    def backlog(self, camera: int) -> int:
+        """Return how many of a camera's frames are to be sent."""
+        with self._lanes.changed:
+            return self._lanes[camera].unsent
+
     def take(self, camera: int) -> Spooled | None:
         """Return a camera's next frame, which is then on its way; None if there is none any more.
 
