@@ -149,7 +149,8 @@ class _Child:
                 self._receive()
             elif time.monotonic() - self._heard_monotonic_s > self._limit_s:
                 self.kill()
-                text = f"The decoder of {self._job.shown} gave no sign of life for {self._limit_s:.0f} s and was ended."
+                name, silent = f"The decoder of {self._job.shown}", f"{self._limit_s:.0f} s"
+                text = f"{name} gave no sign of life for {silent} and was ended."
                 raise SourceUnavailable(text, CameraState.HANGING)
 
     def kill(self) -> None:

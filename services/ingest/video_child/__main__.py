@@ -55,7 +55,7 @@ def main() -> None:
     while True:
         item = waiting.take(BEAT_EVERY_S)
         if item is not None:
-            send(pipe, _message_of(item, encoder))
+            send(pipe, message_of(item, encoder))
             if isinstance(item, End):
                 # Not through the interpreter's end: FFmpeg's threads may still be in native code.
                 os._exit(0)
@@ -98,7 +98,8 @@ def _read(job: Job, alive: Alive, waiting: Waiting) -> None:
     waiting.end(End(reading.count, end.state, end.message))
 
 
-def _message_of(item: Decoded | Damaged | End, encoder: JpegEncoder) -> Message:
+def message_of(item: Decoded | Damaged | End, encoder: JpegEncoder) -> Message:
+    """Return what to tell the parent."""
     if not isinstance(item, Decoded):
         return item
     try:
