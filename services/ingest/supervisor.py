@@ -35,8 +35,10 @@ UPKEEP_EVERY_S = 3.0
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 # With thousands of cameras in trouble the pause grows, so that trying costs no more than this.
 RETRIES_PER_S = 20.0
-# A thread start and a failed opening take about a millisecond; new cameras come before retries.
-STARTS_PER_LOOK = 128
+# A thread start and a failed opening take about a millisecond; new cameras come before retries, and while
+# there are more of them looks follow each other sooner.
+STARTS_PER_LOOK = 256
+_LOOK_AGAIN_S = 0.25
 # A run that went well for this long has earned quick retries again.
 WELL_AFTER_S = 60.0
 # Sources give a sign twice a second; opening one (a camera that does not answer, a full bucket) takes longer.
@@ -120,8 +122,8 @@ class Supervisor:
     def run(self, stop: Event) -> None:
         """Look every second until `stop` is set; what goes wrong with the database is tried again."""
         while not stop.is_set():
-            self.look()
-            stop.wait(LOOK_EVERY_S)
+            has_more = self.look()
+            stop.wait(_LOOK_AGAIN_S if has_more else LOOK_EVERY_S)
 
     def reports(self) -> dict[str, CameraReport]:
         """Return how the cameras of this ingester do, by id."""
@@ -133,15 +135,16 @@ class Supervisor:
         held = self._held.get(camera)
         return held is not None and held.run is not None and held.run.stop_asked_s is None
 
-    def look(self) -> None:
-        """Do what is due now."""
+    def look(self) -> bool:
+        """Do what is due now; tell whether more new cameras wait than were started."""
+        has_more = False
         now_s = self.looked_s = self._clock.monotonic_s()
         try:
             self._read_configuration()
             self._in_trouble = sum(held.attempts > 0 and held.run is None for held in self._held.values())
             for held in list(self._held.values()):
                 self._look_at(held, now_s)
-            self._start_due(now_s)
+            has_more = self._start_due(now_s)
             if now_s - self._upkeep_s >= UPKEEP_EVERY_S:
                 self._upkeep_s = now_s
                 self._keep_leases()
@@ -154,6 +157,7 @@ class Supervisor:
             if self._is_database_away:
                 logger.info("the database answers again")
             self._is_database_away = False
+        return has_more
 
     def close(self, timeout_s: float) -> None:
         """Stop all cameras, for `timeout_s` at most, and end their leases."""
@@ -289,17 +293,21 @@ class Supervisor:
         self._gauge(held.name, held.report.state, None)
         self._upkeep_s = -math.inf
 
-    def _start_due(self, now_s: float) -> None:
-        """Start cameras as far as there are places: half of them retries at most while new ones wait."""
+    def _start_due(self, now_s: float) -> bool:
+        """Start cameras as far as there are places: a quarter of them retries at most while new ones wait.
+
+        Returns:
+            Whether there may be more new ones.
+        """
         free = self._scope.max_cameras - sum(held.has_place for held in self._held.values())
         budget = min(free, STARTS_PER_LOOK)
         if budget <= 0:
-            return
+            return False
         due = sorted(
             (held for held in self._held.values() if held.run is None and held.due_s <= now_s),
             key=lambda held: held.due_s,
         )
-        room = max(budget - len(due), budget // 2)
+        room = max(budget - len(due), budget - budget // 4)
         taken = self._store.take(self._scope.ingester, room, self._scope.is_mine) if room else {}
         if taken.keys() - self.configured.keys():
             # Added since the configuration was read.
@@ -310,6 +318,7 @@ class Supervisor:
         self._held |= {held.name: held for held in new}
         for held in [*new, *due][:budget]:
             self._start(held, now_s)
+        return len(taken) == room
 
     def _start(self, held: _Held, now_s: float) -> None:
         known = Told(held.report.state, held.report.message)
