@@ -58,6 +58,8 @@ def test_a_bucket_is_emptied_into_done_and_goes_on(store: ObjectStore) -> None:
     (later,) = take(shots, 1)
     assert isinstance(later, Shot)
     assert (later.subject, later.content_type) == ("later.png", "image/png")
+    # What was settled moves away.
+    poll_until(lambda: (next(shots), not store.exists(f"{prefix}/later.png"))[1], deadline_s=10)
     left = [uri.removeprefix(f"{prefix}/").split("/", 2) for uri in store.list(prefix)]
     assert sorted((into, name) for into, _, name in left) == [
         ("done", "large.tif"), ("done", "later.png"), ("done", "sub/L7_P1.jpg"),

@@ -12,7 +12,9 @@ import heapq
 import logging
 import mimetypes
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -20,7 +22,7 @@ from threading import Event
 from services.adapters.object_store import ObjectEntry, ObjectStore
 from services.domain.camera import CameraState
 from services.domain.errors import BadRequest, SourceUnavailable, StoreUnavailable, UnknownObject
-from services.domain.topics import CLAIM_LIMIT_BYTES
+from services.domain.topics import CLAIM_LIMIT_BYTES, INLINE_LIMIT_BYTES
 from services.ingest.sources.filing import DONE, FAILED, REASON_SUFFIX
 from services.ingest.sources.folder import is_image_name
 from services.ingest.sources.protocol import CapturedBefore, Settled, Shot, Unreadable, never_captured
@@ -29,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 # Objects of one listing that are remembered: some 700 bytes each.
 BATCH = 1024
+# A request takes tens of milliseconds: so many small objects are read ahead, and moves go beside.
+READ_AHEAD = 4
+WORKERS = 8
+MOVING = 16
 # Every listing is paid for: soon after the last picture, and ever more seldom while none comes.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
 _PAUSE_SHARE = 0.1
@@ -56,6 +62,7 @@ class BucketSource:
         # forgotten between listings only: a page that was read before tells of them once more.
         self._taken: set[int] = set()
         self._gone: set[int] = set()
+        self._settled: deque[tuple[ObjectEntry, str | None]] = deque()
         self._left: dict[_Key, tuple[ObjectEntry, str | None, StoreUnavailable]] = {}
 
     def shots(self, stop: Event) -> Iterator[Shot | Unreadable | None]:
@@ -66,18 +73,50 @@ class BucketSource:
             batch = self._look()
             listing_s = time.monotonic() - started_s
             yield None
-            for entry in batch:
-                if stop.is_set():
-                    return
-                taken = self._take(entry)
+            if batch:
+                yield from self._take_all(batch, stop)
                 lively_s = time.monotonic()
-                if taken is not None:
-                    yield taken
             self._retry()
             if len(batch) == BATCH:
                 continue
             pause_s = max(_SHORTEST_PAUSE_S, (time.monotonic() - lively_s) * _PAUSE_SHARE, 10 * listing_s)
             yield from _pause(stop, min(pause_s, _LONGEST_PAUSE_S))
+
+    def _take_all(self, batch: list[ObjectEntry], stop: Event) -> Iterator[Shot | Unreadable | None]:
+        """Yield a listing's objects; the next ones are read meanwhile, and settled ones move away."""
+        ahead: deque[tuple[ObjectEntry, Future[bytes] | None]] = deque()
+        moving: deque[Future[None]] = deque()
+        waiting = iter(batch)
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="bucket") as pool:
+            while not stop.is_set():
+                while len(ahead) < READ_AHEAD and (entry := next(waiting, None)):
+                    if settled := self._captured_before(self._receipt(entry)):
+                        self._taken.add(_mark(entry))
+                        self._on_settled(entry, settled)
+                        self._file(pool, moving)
+                        continue
+                    is_small = entry.size_bytes <= INLINE_LIMIT_BYTES
+                    ahead.append((entry, pool.submit(self._store.get, entry.uri) if is_small else None))
+                if not ahead:
+                    break
+                yield self._take(*ahead.popleft())
+                self._file(pool, moving)
+            while moving:
+                if wait([moving[0]], _SIGN_OF_LIFE_S).done:
+                    moving.popleft()
+                yield None
+
+    def _file(self, pool: ThreadPoolExecutor, moving: deque[Future[None]]) -> None:
+        """Move what was settled since beside the reading; waits while too many are on their way."""
+        while self._settled:
+            moving.append(pool.submit(self._move, *self._settled.popleft()))
+        while len(moving) > MOVING:
+            moving.popleft().result()
+
+    def _receipt(self, entry: ObjectEntry) -> str:
+        # An object that somebody puts back from `done/` or `failed/` is wanted again.
+        again = "" if self._keeps else entry.modified_at.isoformat()
+        return f"{entry.uri}|{entry.etag}|{again}"
 
     def _look(self) -> list[ObjectEntry]:
         """Return objects that are not taken, oldest first.
@@ -111,25 +150,21 @@ class BucketSource:
             else:
                 yield entry
 
-    def _take(self, entry: ObjectEntry) -> Shot | Unreadable | None:
-        """Return an object's bytes or why there are none; None: it was captured before.
+    def _take(self, entry: ObjectEntry, image: Future[bytes] | None) -> Shot | Unreadable:
+        """Return an object's bytes or why there are none.
 
         Raises:
             SourceUnavailable: the store refuses or does not answer, or the bucket is gone.
         """
-        receipt = f"{entry.uri}|{entry.etag}"
+        receipt = self._receipt(entry)
         subject = entry.uri.removeprefix(self._prefix).lstrip("/")
-        if settled := self._captured_before(receipt):
-            self._taken.add(_mark(entry))
-            self._on_settled(entry, settled)
-            return None
         if entry.size_bytes > CLAIM_LIMIT_BYTES:
             size_mb, limit_mb = entry.size_bytes / 1e6, CLAIM_LIMIT_BYTES / 1e6
             reason = f"It has {size_mb:.1f} MB, at most {limit_mb:.1f} MB are taken."
             self._taken.add(_mark(entry))
             return Unreadable(subject, reason, partial(self._on_failed, entry, reason), receipt)
         try:
-            image = self._store.get(entry.uri)
+            data = image.result() if image else self._store.get(entry.uri)
         except StoreUnavailable as error:
             raise _unavailable(error) from error
         except UnknownObject:
@@ -139,9 +174,7 @@ class BucketSource:
             return Unreadable(subject, reason, partial(self._forget, entry), receipt)
         self._taken.add(_mark(entry))
         content_type = mimetypes.guess_type(subject)[0] or "application/octet-stream"
-        return Shot(
-            image, content_type, subject, receipt=receipt, on_settled=partial(self._on_settled, entry)
-        )
+        return Shot(data, content_type, subject, receipt=receipt, on_settled=partial(self._on_settled, entry))
 
     def _check_bucket(self) -> None:
         """Tell one object's fault from the bucket's: a bucket that goes away takes all of its objects."""
@@ -156,10 +189,10 @@ class BucketSource:
         return SourceUnavailable(f"There is no bucket {bucket}.", CameraState.SOURCE_GONE)
 
     def _on_settled(self, entry: ObjectEntry, settled: Settled) -> None:
-        self._move(entry, f"Its frame was let go: {settled.shed}." if settled.shed else None)
+        self._settled.append((entry, f"Its frame was let go: {settled.shed}." if settled.shed else None))
 
     def _on_failed(self, entry: ObjectEntry, reason: str, _: Settled) -> None:
-        self._move(entry, reason)
+        self._settled.append((entry, reason))
 
     def _forget(self, entry: ObjectEntry, _: Settled) -> None:
         self._gone.add(_mark(entry))
@@ -198,6 +231,8 @@ class BucketSource:
         Raises:
             SourceUnavailable: still not; names the first object.
         """
+        while self._settled:
+            self._move(*self._settled.popleft())
         for entry, reason, _ in tuple(self._left.values()):
             self._move(entry, reason)
             if (entry.uri, entry.etag) in self._left:

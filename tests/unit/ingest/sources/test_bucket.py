@@ -14,8 +14,9 @@ from services.domain.camera import CameraState
 from services.domain.errors import BadRequest, SourceUnavailable, StoreUnavailable
 from services.domain.ledger import ShedReason
 from services.domain.topics import CLAIM_LIMIT_BYTES
-from services.ingest.sources.bucket import BucketSource
+from services.ingest.sources.bucket import MOVING, READ_AHEAD, BucketSource
 from services.ingest.sources.protocol import Settled, Shot, Taken, Unreadable
+from tests.poll import poll_until
 
 ACCEPTED = Settled(uuid4())
 PREFIX = "s3://plant/line-1"
@@ -40,6 +41,11 @@ def listed(store: ObjectStore) -> list[str]:
     return sorted("/".join(part for part in one if not part.startswith("20")) for one in parts)
 
 
+def becomes(store: ObjectStore, shots: Iterator[Taken | None], keys: list[str]) -> None:
+    """Let a source move away what was settled until these keys are there; there is nothing else to take."""
+    poll_until(lambda: (next(shots), listed(store) == keys) == (None, True), deadline_s=10, what=f"{keys}")
+
+
 def test_objects_come_in_order_and_move_when_they_are_settled() -> None:
     store = memory_store()
     for name in ("b.jpg", "sub/a.png", "notes.txt", ".hidden.jpg", "done/old.jpg"):
@@ -50,7 +56,7 @@ def test_objects_come_in_order_and_move_when_they_are_settled() -> None:
     assert isinstance(second, Shot)
     assert (first.subject, first.image, first.content_type) == ("b.jpg", b"b.jpg", "image/jpeg")
     assert (second.subject, second.content_type) == ("sub/a.png", "image/png")
-    assert listed(store) == [".hidden.jpg", "done/b.jpg", "done/old.jpg", "done/sub/a.png", "notes.txt"]
+    becomes(store, shots, [".hidden.jpg", "done/b.jpg", "done/old.jpg", "done/sub/a.png", "notes.txt"])
 
 
 def test_an_object_stays_until_its_frame_is_settled_and_is_not_taken_twice() -> None:
@@ -64,7 +70,7 @@ def test_an_object_stays_until_its_frame_is_settled_and_is_not_taken_twice() -> 
     assert second.subject == "b.jpg"
     assert isinstance(first, Shot)
     first.on_settled(Settled(uuid4(), ShedReason.DROPPED_OLDEST))
-    assert listed(store) == ["done/b.jpg", "failed/a.jpg", "failed/a.jpg.reason.txt"]
+    becomes(store, shots, ["done/b.jpg", "failed/a.jpg", "failed/a.jpg.reason.txt"])
 
 
 def test_an_object_that_was_replaced_is_taken_again_and_not_moved_unseen() -> None:
@@ -87,6 +93,7 @@ def test_equal_names_do_not_overwrite_each_other() -> None:
     for image in (b"1", b"22", b"333"):
         store.put(f"{PREFIX}/a.jpg", image)
         take(shots, 1)
+        poll_until(lambda: (next(shots), not store.exists(f"{PREFIX}/a.jpg"))[1], deadline_s=10)
     assert {store.get(uri) for uri in store.list(f"{PREFIX}/done")} == {b"1", b"22", b"333"}
 
 
@@ -108,27 +115,46 @@ def test_what_was_captured_by_an_ingester_that_died_is_moved_unread() -> None:
     (shot,) = take(BucketSource(store, PREFIX).shots(Event()), 1, settle=False)
     assert isinstance(shot, Shot)
     store.put(f"{PREFIX}/b.jpg", b"2")
-    (other,) = take(
-        BucketSource(store, PREFIX, captured_before={shot.receipt: ACCEPTED}.get).shots(Event()), 1
-    )
+    journal = {shot.receipt: ACCEPTED}
+    shots = BucketSource(store, PREFIX, captured_before=journal.get).shots(Event())
+    (other,) = take(shots, 1)
     assert isinstance(other, Shot)
     assert other.subject == "b.jpg"
-    assert listed(store) == ["done/a.jpg", "done/b.jpg"]
+    becomes(store, shots, ["done/a.jpg", "done/b.jpg"])
 
 
 def test_an_object_that_is_gone_is_declared_and_the_next_one_is_taken() -> None:
     store = memory_store()
-    store.put(f"{PREFIX}/a.jpg", b"1")
-    store.put(f"{PREFIX}/b.jpg", b"2")
-    store.put(f"{PREFIX}/c.jpg", b"3")
+    count = READ_AHEAD + 3
+    for number in range(count):
+        store.put(f"{PREFIX}/{number}.jpg", b"1")
     shots = BucketSource(store, PREFIX).shots(Event())
     take(shots, 1)
-    store.delete(f"{PREFIX}/b.jpg")
-    gone, there = take(shots, 2)
+    store.delete(f"{PREFIX}/{count - 2}.jpg")
+    *_, gone, there = take(shots, count - 1)
     assert isinstance(gone, Unreadable)
-    assert (gone.subject, gone.reason) == ("b.jpg", "It was gone before it could be read.")
+    assert (gone.subject, gone.reason) == (f"{count - 2}.jpg", "It was gone before it could be read.")
     assert isinstance(there, Shot)
-    assert listed(store) == ["done/a.jpg", "done/c.jpg"]
+    becomes(store, shots, [f"done/{number}.jpg" for number in range(count) if number != count - 2])
+
+
+def test_an_object_that_is_put_back_is_taken_again() -> None:
+    store = memory_store()
+    store.put(f"{PREFIX}/a.jpg", b"1")
+    (first,) = take(BucketSource(store, PREFIX).shots(Event()), 1, settle=False)
+    assert isinstance(first, Shot)
+    store.put(f"{PREFIX}/a.jpg", b"1")
+    journal = {first.receipt: ACCEPTED}
+    assert len(take(BucketSource(store, PREFIX, captured_before=journal.get).shots(Event()), 1)) == 1
+
+
+def test_many_objects_that_were_captured_before_move_without_being_read() -> None:
+    store = Store()
+    for number in range(3 * MOVING):
+        store.put(f"{PREFIX}/n{number:02d}.jpg", b"1")
+    shots = BucketSource(store, PREFIX, captured_before=lambda _: ACCEPTED).shots(Event())
+    becomes(store, shots, [f"done/n{number:02d}.jpg" for number in range(3 * MOVING)])
+    assert not store.is_read
 
 
 class Store(ObjectStore):
@@ -137,13 +163,17 @@ class Store(ObjectStore):
     def __init__(self) -> None:
         inner = memory_store()
         super().__init__(inner._files, inner._root)
-        self.refuses_moves = False
+        self.refuses_moves = self.is_read = False
         self.claimed_size: int | None = None
 
     def move(self, uri: str, to_uri: str, *, etag: str) -> None:
         if self.refuses_moves:
             raise StoreUnavailable(f"{uri} could not be moved: Access Denied", is_refused=True)
         super().move(uri, to_uri, etag=etag)
+
+    def get(self, uri: str) -> bytes:
+        self.is_read = True
+        return super().get(uri)
 
     def entries(self, prefix_uri: str, *, skip: Collection[str] = ()) -> Iterator[ObjectEntry]:
         for entry in super().entries(prefix_uri, skip=skip):
@@ -154,10 +184,11 @@ def test_an_object_that_is_too_large_fails_with_the_numbers() -> None:
     store = Store()
     store.put(f"{PREFIX}/a.tif", b"1")
     store.claimed_size = CLAIM_LIMIT_BYTES + 1
-    (one,) = take(BucketSource(store, PREFIX).shots(Event()), 1)
+    shots = BucketSource(store, PREFIX).shots(Event())
+    (one,) = take(shots, 1)
     assert isinstance(one, Unreadable)
     assert one.reason == "It has 104.9 MB, at most 104.9 MB are taken."
-    assert listed(store) == ["failed/a.tif", "failed/a.tif.reason.txt"]
+    becomes(store, shots, ["failed/a.tif", "failed/a.tif.reason.txt"])
 
 
 def test_keys_that_may_not_move_are_told_and_nothing_is_taken_twice() -> None:
@@ -170,7 +201,7 @@ def test_keys_that_may_not_move_are_told_and_nothing_is_taken_twice() -> None:
     with pytest.raises(
         SourceUnavailable, match=r"a\.jpg could not be moved.*right to write and delete"
     ) as told:
-        next(shots)
+        becomes(store, shots, [])
     assert told.value.state == CameraState.UNAUTHORIZED
     store.refuses_moves = False
     store.put(f"{PREFIX}/b.jpg", b"2")
@@ -178,8 +209,7 @@ def test_keys_that_may_not_move_are_told_and_nothing_is_taken_twice() -> None:
     (second,) = take(shots, 1)
     assert isinstance(second, Shot)
     assert second.subject == "b.jpg"
-    assert next(shots) is None
-    assert listed(store) == ["done/a.jpg", "done/b.jpg"]
+    becomes(store, shots, ["done/a.jpg", "done/b.jpg"])
 
 
 def test_a_bucket_that_is_gone_is_told() -> None:
