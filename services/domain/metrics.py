@@ -68,6 +68,10 @@ LEDGER_GAP = Metric(
     "loupe_ledger_gap_frames", "gauge", "1", ("camera",),
     "captured - (judged + quarantined + shed); frames in flight count too.",
 )  # fmt: skip
+LEDGER_GAP_SECONDS = Metric(
+    "loupe_ledger_gap_seconds", "gauge", "s", ("camera",),
+    "Time since the oldest declaration, or record, of a frame that has no end; 0 where all have one.",
+)  # fmt: skip
 LAG_SECONDS = Metric(
     "loupe_lag_seconds", "gauge", "s", ("topic",), "Age of the oldest record not yet committed.",
 )  # fmt: skip
@@ -106,7 +110,7 @@ IMAGES_DELETED_BYTES = Metric(
 METRICS: tuple[Metric, ...] = (
     INSPECTIONS_TOTAL, DUPLICATES_TOTAL, LATENCY_SECONDS, STAGE_SECONDS, EVENTS_TOTAL, QUARANTINED_TOTAL,
     SHED_TOTAL, CAPTURED_TOTAL, SPOOL_FRAMES, SPOOL_BYTES, SPOOL_OLDEST_SECONDS, SENT_TOTAL,
-    SPOOL_SHED_TOTAL, LEDGER_GAP, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
+    SPOOL_SHED_TOTAL, LEDGER_GAP, LEDGER_GAP_SECONDS, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
     TRAINING_TOTAL, LABELS_TOTAL, CAMERA_STATE, CAMERA_LAST_FRAME_SECONDS,
     IMAGES_DELETED_TOTAL, IMAGES_DELETED_BYTES,
 )  # fmt: skip

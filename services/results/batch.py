@@ -43,6 +43,11 @@ class Refused:
     error: Rejected
 
 
+def place_of(record: Record) -> str:
+    """Return where a record stands, as people name it: `topic:partition:offset`."""
+    return f"{record.topic}:{record.partition}:{record.offset}"
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """A frame that the stream gave up, from its dead letter.

@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import islice
 
 from sqlalchemy import Connection, Engine
@@ -25,11 +26,11 @@ from services.adapters.database.tables import ledger_captured
 from services.adapters.metrics import Metrics
 from services.domain.errors import RetryLater
 from services.domain.frame import Frame
-from services.domain.metrics import LAG_RECORDS, LAG_SECONDS, LEDGER_GAP
+from services.domain.metrics import LAG_RECORDS, LAG_SECONDS, LEDGER_GAP, LEDGER_GAP_SECONDS
 from services.domain.ranges import merged
 from services.domain.topics import FRAMES
 from services.results.ledger import bare, offsets_without_end
-from services.results.sequences import Page, ids_without_end, is_declared, pages_of, without_end
+from services.results.sequences import Page, Stretch, ids_without_end, is_declared, pages_of, without_end
 from services.results.store import Store
 from services.results.tally import CameraLabels
 from services.wire.frame import decode_frame
@@ -56,9 +57,12 @@ class GapFinder:
         self._ended_to: dict[int, int] = {}
         self._seen_to: dict[int, int] = {}
         self._names: dict[int, dict[int, Frame | None]] = {}
+        self.oldest: dict[str, datetime] = {}
 
     def gaps(self) -> dict[str, int]:
         """Return per camera how many frames have no end; declared ones in flight count too.
+
+        `oldest` says then when the first of them was declared, or recorded.
 
         Raises:
             DatabaseUnavailable: no answer.
@@ -66,18 +70,27 @@ class GapFinder:
         """
         committed = self._frames.committed(FRAMES.name, STREAM_GROUP)
         missing: Counter[str] = Counter()
+        oldest: dict[str, datetime] = {}
         closed: list[tuple[str, int]] = []
         still_open = ~ledger_captured.c.is_ended
         with reading(self._engine) as connection:
             for page in pages_of(connection, ledger_captured, still_open):
                 lacking = list(_lacking(connection, page))
                 missing[page.camera] += sum(len(one) for one in lacking if one.start >= page.told_to)
-                closed += islice(_ended_rows(page, lacking), max(0, _CLOSED_PER_LOOK - len(closed)))
+                for one, is_ended in _ended_rows(page, lacking):
+                    if is_ended and len(closed) < _CLOSED_PER_LOOK:
+                        closed.append(one.key)
+                    elif not is_ended:
+                        since = oldest.setdefault(page.camera, one.declared_at)
+                        oldest[page.camera] = min(since, one.declared_at)
             for partition, span in self._frames.spans(FRAMES.name).items():
                 done = range(span.start, committed.get(partition, span.start))
                 for frame in self._passed_over(connection, partition, done):
                     if not is_declared(connection, frame, [still_open]):
                         missing[frame.camera] += 1
+                        since = oldest.setdefault(frame.camera, frame.captured_at)
+                        oldest[frame.camera] = min(since, frame.captured_at)
+        self.oldest = oldest
         self._store.close_ranges(closed)
         return dict(missing)
 
@@ -115,14 +128,13 @@ def _lacking(connection: Connection, page: Page) -> Iterator[range]:
         yield from (part for part in parts if part)
 
 
-def _ended_rows(page: Page, lacking: list[range]) -> Iterator[tuple[str, int]]:
-    """Yield the keys of rows none of whose sequences is lacking."""
+def _ended_rows(page: Page, lacking: list[range]) -> Iterator[tuple[Stretch, bool]]:
+    """Yield each row and whether none of its sequences is lacking."""
     starts = [one.start for one in lacking]
     for one in page.stretches:
         place = bisect_left(starts, one.sequences.stop)
         # The last range that begins before the row ends is the only one that can reach into it.
-        if place == 0 or lacking[place - 1].stop <= one.sequences.start:
-            yield one.key
+        yield one, place == 0 or lacking[place - 1].stop <= one.sequences.start
 
 
 class Gauges(threading.Thread):
@@ -163,11 +175,17 @@ class Gauges(threading.Thread):
         self._metrics.set(LAG_RECORDS, lag.records, topic=FRAMES.name)
         self._metrics.set(LAG_SECONDS, lag.seconds, topic=FRAMES.name)
         gaps: Counter[str] = Counter()
+        ages_s: dict[str, float] = {}
+        now = self._clock.now()
         for camera, count in self._finder.gaps().items():
-            gaps[self._cameras.of(camera)] += count
+            label = self._cameras.of(camera)
+            gaps[label] += count
+            age_s = (now - self._finder.oldest.get(camera, now)).total_seconds()
+            ages_s[label] = max(age_s, ages_s.get(label, 0.0))
         self._shown |= gaps.keys()
-        for camera in self._shown:
-            self._metrics.set(LEDGER_GAP, gaps[camera], camera=camera)
+        for label in self._shown:
+            self._metrics.set(LEDGER_GAP, gaps[label], camera=label)
+            self._metrics.set(LEDGER_GAP_SECONDS, ages_s.get(label, 0.0), camera=label)
 
     def stop(self) -> None:
         """End the thread; a look that has begun is not waited for."""

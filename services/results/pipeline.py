@@ -22,6 +22,7 @@ from services.domain.topics import FRAMES_DLQ
 from services.results.batch import (
     Read,
     Refused,
+    place_of,
     read_dead_letter,
     read_inspection,
     read_ledger_entry,
@@ -89,7 +90,12 @@ class Pipeline:
         good, refused = sort_out(records, read)
         if records:
             guard = self._guards.setdefault(records[0].topic, PoisonGuard(self._max_poison_ratio))
-            guard.note(good=len(good), refused=len(refused))
+            guard.note(
+                good=len(good),
+                refused=len(refused),
+                causes=[one.error.cause for one in refused],
+                examples=[place_of(one.record) for one in refused],
+            )
         self._refuse(refused)
         return good
 
@@ -109,7 +115,7 @@ class Pipeline:
     def _refuse(self, refused: Sequence[Refused]) -> None:
         """Move records to their dead-letter topic; one that stands in such a topic already stays there."""
         for one in refused:
-            logger.warning("refused %s: %s", one.record.position, one.error.message)
+            logger.warning("refused %s: %s", place_of(one.record), one.error.message)
             if one.record.topic != FRAMES_DLQ.name:
                 self._publish_letter(one)
         self._tally.refused(refused)

@@ -28,6 +28,7 @@ from services.domain.topics import FRAMES_DLQ, INSPECTIONS, LEDGER, Topic
 from services.results.batch import (
     Quarantined,
     Read,
+    place_of,
     read_dead_letter,
     read_inspection,
     read_ledger_entry,
@@ -92,8 +93,7 @@ class _Comparing:
 
 
 def _facts(one: Read[LedgerEntry] | Read[Inspection] | Read[Quarantined]) -> dict[str, object]:
-    at = one.record
-    return {"camera": one.what.camera, "record": f"{at.topic}:{at.partition}:{at.offset}"}
+    return {"camera": one.what.camera, "record": place_of(one.record)}
 
 
 def _entries(connection: Connection, batch: Sequence[Read[LedgerEntry]], proof: Proof) -> None:

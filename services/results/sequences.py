@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, groupby, islice
 from typing import Any, TypeVar
 from uuid import UUID
@@ -53,6 +54,7 @@ class Stretch:
     number: int
     sequences: range
     why: str
+    declared_at: datetime
 
     @property
     def key(self) -> tuple[str, int]:
@@ -94,13 +96,16 @@ def pages_of(connection: Connection, table: Table, *where: ColumnElement[bool]) 
     """Yield the rows of `ledger_captured` or `ledger_shed_ranges`, camera by camera, epoch by epoch."""
     of = table.c
     why = of.reason if table is ledger_shed_ranges else of.entry_id
-    query = select(of.camera, of.epoch, of.entry_id, of.number, of.first, of.last, why.label("why"))
+    columns = (of.camera, of.epoch, of.entry_id, of.number, of.first, of.last, of.declared_at)
+    query = select(*columns, why.label("why"))
     ordered = query.where(*where).order_by(of.camera, of.epoch, of.first)
     told: tuple[str, str, int] = ("", "", 0)
     for rows in connection.execute(ordered, execution_options={"yield_per": _ROWS_PER_PAGE}).partitions():
         for (camera, epoch), group in groupby(rows, key=lambda row: (row.camera, row.epoch)):
             told_to = told[2] if told[:2] == (camera, epoch) else 0
-            stretches = [Stretch(r.entry_id, r.number, range(r.first, r.last + 1), r.why) for r in group]
+            stretches = [
+                Stretch(r.entry_id, r.number, range(r.first, r.last + 1), r.why, r.declared_at) for r in group
+            ]
             yield Page(camera, epoch, stretches, told_to)
             told = camera, epoch, max(told_to, *(one.sequences.stop for one in stretches))
 

@@ -99,7 +99,8 @@ class RecordHandler:
             self._attempt(record)
         except Rejected as error:
             self._quarantine(record, error)
-            self._guard.note(good=0, refused=1)
+            place = f"{record.topic}:{record.partition}:{record.offset}"
+            self._guard.note(good=0, refused=1, causes=[error.cause], examples=[place])
         else:
             self._guard.note(good=1, refused=0)
 

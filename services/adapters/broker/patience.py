@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from tenacity import (
@@ -29,6 +29,7 @@ T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 # How many records the share of poison is taken of, and from how many on it says something.
 POISON_WINDOW_RECORDS, POISON_MIN_RECORDS = 200, 20
+_UNKNOWN = "unknown"
 
 
 class Patience:
@@ -66,16 +67,32 @@ class PoisonGuard:
     def __init__(self, max_ratio: float) -> None:
         """Allow a share of `max_ratio` (0-1) of the latest records."""
         self._max_ratio = max_ratio
-        self._latest: deque[bool] = deque(maxlen=POISON_WINDOW_RECORDS)
+        # The cause of each refused record; empty for the good ones.
+        self._latest: deque[str] = deque(maxlen=POISON_WINDOW_RECORDS)
+        self._examples: dict[str, str] = {}
 
-    def note(self, *, good: int, refused: int) -> None:
+    def note(
+        self, *, good: int, refused: int, causes: Sequence[str] = (), examples: Sequence[str] = ()
+    ) -> None:
         """Count the records of a batch.
 
+        Args:
+            good: how many could be handled.
+            refused: how many could not.
+            causes: names of errors of the refused, in order, where they are known.
+            examples: where these records stand, parallel to `causes`.
+
         Raises:
-            PoisonShareExceeded: too many of the latest were refused.
+            PoisonShareExceeded: too many of the latest were refused; names the most frequent cause.
         """
-        self._latest.extend([False] * good + [True] * refused)
-        count, poison = len(self._latest), sum(self._latest)
+        known = [*causes, *[_UNKNOWN] * (refused - len(causes))]
+        self._examples.update(zip(causes, examples, strict=False))
+        self._latest.extend([*[""] * good, *known])
+        count, poison = len(self._latest), sum(map(bool, self._latest))
         if refused and count >= POISON_MIN_RECORDS and poison > self._max_ratio * count:
+            ((cause, times),) = Counter(filter(None, self._latest)).most_common(1)
             message = f"{poison} of the latest {count} records were refused; what writes them is at fault."
-            raise PoisonShareExceeded(message, records=count, refused=poison)
+            if cause != _UNKNOWN:
+                example = f", for example {self._examples[cause]}" if cause in self._examples else ""
+                message += f" Most often: {cause} ({times}){example}."
+            raise PoisonShareExceeded(message, records=count, refused=poison, cause=cause)

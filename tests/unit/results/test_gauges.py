@@ -18,6 +18,7 @@ from services.domain.errors import BrokerUnavailable
 from services.domain.topics import FRAMES
 from services.results.gauges import STREAM_GROUP, GapFinder, Gauges
 from services.results.ledger import prove
+from services.results.tally import CameraLabels
 from tests.poll import poll_until
 from tests.unit.results.builders import (
     captured,
@@ -130,3 +131,34 @@ def test_a_neighbour_that_is_away_leaves_the_gauges_and_the_thread(
     gauges.stop()
     gauges.join(10)
     assert "Away." in caplog.text
+
+
+def test_the_age_of_a_gap_is_that_of_its_oldest_declaration(bench: Bench) -> None:
+    reader = MemoryTopicReader(bench.broker)
+    gauges = Gauges(
+        finder(bench), LagMeter(reader, FRAMES.name, STREAM_GROUP), bench.metrics, bench.clock, every_s=9
+    )
+    bench.pipeline.ledger(ledger_records(captured(0, 0), captured(1, 1)))
+    gauges.look()
+    # Declared at second 0, looked at in second 100.
+    assert bench.metric("loupe_ledger_gap_seconds", camera="cam-1") == 100
+    bench.pipeline.inspections(verdict_records(verdict(frame(0)), verdict(frame(1))))
+    gauges.look()
+    assert bench.metric("loupe_ledger_gap_seconds", camera="cam-1") == 0
+
+
+def test_what_was_named_once_is_forgotten_when_it_is_ended(bench: Bench) -> None:
+    gaps = finder(bench)
+    for _ in range(30):
+        lost = publish_bare(bench.broker, "foreign")
+        commit_all(bench.broker)
+        gaps.gaps()
+        gaps.gaps()
+        bench.pipeline.inspections(verdict_records(verdict(lost)))
+    gaps.gaps()
+    assert sum(map(len, gaps._names.values())) <= 1
+
+
+def test_cameras_that_anyone_invents_share_a_label() -> None:
+    labels = CameraLabels(2)
+    assert [labels.of(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]

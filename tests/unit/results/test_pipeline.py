@@ -34,6 +34,7 @@ from services.results.store import Judged, Store
 from services.wire.dead_letter import decode_dead_letter
 from services.wire.event import ANOMALY_TYPE, VERDICT_TYPE
 from services.wire.record import OutRecord, Record
+from tests.unit.adapters.test_patience import FakeTime
 from tests.unit.results.builders import (
     captured,
     frame,
@@ -197,7 +198,7 @@ def test_a_record_that_cannot_be_stored_is_found_among_its_neighbours(bench: Ben
 def test_a_flood_of_poison_stops_before_it_is_moved(bench: Bench) -> None:
     with pytest.raises(PoisonShareExceeded) as caught:
         bench.pipeline.inspections(garbage("loupe.inspections", 30))
-    assert caught.value.details == {"records": 30, "refused": 30}
+    assert caught.value.details == {"records": 30, "refused": 30, "cause": "MalformedRecord"}
     assert dead_letters(bench, "loupe.inspections") == []
 
 
@@ -357,3 +358,35 @@ def _samples(bench: Bench, name: str) -> list[Any]:
 
 def _key(sample: Any) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(sample.labels.items()))
+
+
+def test_a_flood_of_poison_names_its_cause_and_a_record(bench: Bench) -> None:
+    with pytest.raises(
+        PoisonShareExceeded, match=r"MalformedRecord \(30\), for example loupe\.inspections:0:"
+    ):
+        bench.pipeline.inspections(garbage("loupe.inspections", 30))
+
+
+def test_a_database_that_refuses_for_a_minute_is_no_hot_loop(bench: Bench) -> None:
+    class Gone(Store):
+        asked = 0
+
+        def add_inspections(self, batch: Sequence[Read[Inspection]]) -> Judged:  # noqa: ARG002
+            self.asked += 1
+            raise DatabaseUnavailable("Away.")
+
+    store = Gone(bench.engine, bench.clock)
+    bench = bench.restarted(store=store)
+    bench.patience.is_stopping = FakeTime()
+    with pytest.raises(RetryLater):
+        bench.pipeline.inspections(verdict_records(verdict(frame(1))))
+    assert store.asked <= 18
+
+
+def test_a_broker_that_refuses_for_a_minute_is_no_hot_loop(bench: Bench) -> None:
+    producer = Faulty(bench.broker, *[BrokerUnavailable("Away.")] * 1000)
+    bench = bench.restarted(producer=producer)
+    bench.patience.is_stopping = FakeTime()
+    with pytest.raises(RetryLater):
+        bench.pipeline.inspections(verdict_records(verdict(frame(1))))
+    assert 1000 - len(producer.faults) <= 18
