@@ -19,7 +19,7 @@ _EXAMPLE = r"(?P<lot_id>L\d+)_(?P<part_id>P\d+), which finds lot L7 and part P12
 # An id is a header of every record and a column of every row.
 _LONGEST_ID = 128
 _LONGEST_PATTERN = 500
-# What a pattern is tried on: names that are longer are no names, and a slow pattern has an end.
+# File systems know no longer names; of an object's key the end counts.
 _LONGEST_NAME = 255
 
 
