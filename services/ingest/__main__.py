@@ -101,10 +101,11 @@ class IngestProcess:
             return max(0.5, end_s - time.monotonic() - for_others_s)
 
         self._door.shutdown()
-        self._supervisor.close(left_s(for_others_s=5.0))
-        if not self._sender.flush(left_s(for_others_s=3.0)):
+        self._supervisor.close(left_s(for_others_s=7.0))
+        if not self._sender.flush(left_s(for_others_s=6.0)):
             logger.warning("Kafka does not have all frames; the rest waits in %s", self._settings.spool_path)
-        self._events.close(left_s(for_others_s=2.0))
+        self._events.close(left_s(for_others_s=5.5))
+        # Up to 5 s while the library looks for a broker.
         self._sender.stop()
 
     def _open_producer(self) -> Producer:
