@@ -14,12 +14,11 @@ from services.ingest.video_child.waiting import Decoded
 
 
 def test_a_reader_that_no_timeout_brings_back_is_stuck_until_it_moves() -> None:
-    alive = Alive()
-    assert not alive.is_stuck
-    alive.monotonic_s = time.monotonic() - STUCK_AFTER_S - 1
-    assert alive.is_stuck
-    alive.touch()
-    assert not alive.is_stuck
+    assert not Alive().is_stuck
+    long_silent = Alive(time.monotonic() - STUCK_AFTER_S - 1)
+    before = long_silent.is_stuck
+    long_silent.touch()
+    assert (before, long_silent.is_stuck) == (True, False)
 
 
 def test_a_picture_that_jpeg_cannot_hold_is_declared_and_others_are_sent() -> None:

@@ -41,7 +41,7 @@ def test_what_not_every_reader_can_decode_does_not_pass() -> None:
 )
 def test_colours_and_size_survive_whatever_the_pixel_format(pix_fmt: str) -> None:
     grey = np.full((48, 50, 3), 90, np.uint8)
-    frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=pix_fmt)
+    frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format=pix_fmt, threads=1)
     found = pixels(JpegEncoder().encode(frame))
     assert found.shape == (48, 50, 3)
     # Limited-range 8-bit luma has steps of 255 / 219 levels; JPEG at quality 90 adds about one.
