@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 # redelivery keeps the same ones.
 KEEP_ONE_IN = 100
 # Equal images (a camera that stands still, a shadow's copy) are put once while this many others come
-# between: a lookup in the store would cost as much as a put of a usual photo. After an hour an image is put
-# again, so that the sweeper, which spares what was put of late, sees that it is in use.
+# between. Asking the store instead costs half a put for every image that is new, and most are (measured with
+# 20 to 460 KB on the one-machine S3: 4-7 ms of 9-16 ms). After an hour an image is put again, so that the
+# sweeper, which spares what was put of late, sees that it is in use.
 _KNOWN_IMAGES = 4096
 _KNOWN_FOR_S = 3600.0
 # A put waits for the store's disk; four at once keep two cores' worth of a batch of 16 moving.

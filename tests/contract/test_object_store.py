@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
 from services.adapters.object_store import ObjectStore, folder_store, memory_store, s3_store
 from services.adapters.object_store.listing import infos_under
-from services.adapters.object_store.store import FRAMES_BUCKET, MODELS_BUCKET
+from services.adapters.object_store.store import DATASETS_BUCKET, FRAMES_BUCKET, MODELS_BUCKET
 from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
 from services.domain.frame import ImageReference
+from services.domain.topics import CLAIM_LIMIT_BYTES
 from tests.servers import S3Access
 
 
@@ -155,6 +157,25 @@ def test_other_bytes_than_referred_to_are_refused(store: ObjectStore, prefix: st
     store.put(f"{prefix}/image", b"changed")
     with pytest.raises(HashMismatch):
         store.get_image(ImageReference(f"{prefix}/image", "0" * 64, 7))
+
+
+def test_images_of_a_hundred_megabytes_come_back_as_they_were(store: ObjectStore) -> None:
+    for size_bytes in (20 << 20, CLAIM_LIMIT_BYTES):  # at the first size that goes in parts, and the largest
+        data = np.random.default_rng(1).bytes(size_bytes)
+        reference = store.put_image(DATASETS_BUCKET, data)
+        assert store.get_image(reference) == data
+        assert store.entry(reference.uri).size_bytes == size_bytes
+        store.delete(reference.uri)
+
+
+def test_what_one_object_is_like_can_be_asked(store: ObjectStore, prefix: str) -> None:
+    store.put(f"{prefix}/one", b"four")
+    found = store.entry(f"{prefix}/one")
+    assert (found.uri, found.size_bytes) == (f"{prefix}/one", 4)
+    assert abs((datetime.now(UTC) - found.modified_at).total_seconds()) < 60
+    for nothing in (f"{prefix}/two", prefix):
+        with pytest.raises(UnknownObject):
+            store.entry(nothing)
 
 
 def test_a_folder_travels(store: ObjectStore, prefix: str, tmp_path: Path) -> None:

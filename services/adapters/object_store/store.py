@@ -18,6 +18,7 @@ from services.adapters.object_store.listing import (
     bucket_exists,
     entry_of,
     infos_under,
+    is_s3,
     move_object,
 )
 from services.domain.errors import HashMismatch, StoreUnavailable, UnknownObject
@@ -31,6 +32,9 @@ _SCHEME = "s3://"
 # Anyone may publish a reference, so what S3 would refuse for ever is refused here: a bucket name it
 # does not allow, or control characters.
 _ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?")
+# Twice a part and more goes in parts, two at a time: a server that checks signatures holds what it gets in
+# one piece in memory, and the one-machine one has 256 MB in all.
+_UPLOAD: dict[str, Any] = {"chunksize": 10 << 20, "max_concurrency": 2}
 
 
 class ObjectStore:
@@ -51,7 +55,7 @@ class ObjectStore:
         try:
             if self._root:
                 self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self._files.pipe_file(path, data)
+            self._files.pipe_file(path, data, **(_UPLOAD if is_s3(self._files) else {}))
         except Exception as error:
             raise StoreUnavailable(f"{uri} could not be written: {error}", uri=uri) from error
 
