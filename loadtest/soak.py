@@ -1,4 +1,4 @@
-"""`make soak`: does memory stay flat? One camera at a steady rate for an hour, the slope of each part's memory.
+"""`make soak`: does memory stay flat? One camera at a steady rate for an hour, the slope of each part's MB.
 
 Runs on the stack of `LOUPE_HOME`, else on one of its own. A camera is added to the running ingester like
 anybody's; its photos are shown in a loop. The slope is a straight line through the samples after the first
