@@ -52,7 +52,7 @@ def values_of(name: str) -> dict[str, Any]:
 
 def pod_templates(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for document in documents:
-        if document["kind"] == "Deployment":
+        if document["kind"] in {"Deployment", "StatefulSet"}:
             yield document["spec"]["template"]
         elif document["kind"] == "RayCluster":
             yield document["spec"]["headGroupSpec"]["template"]
@@ -77,15 +77,16 @@ def test_the_chart_lints(path: Path) -> None:
 
 
 def test_all_processes_are_rendered() -> None:
-    documents = rendered(values_of("cameras"))
+    documents = rendered(values_of("ingest"))
     assert {(d["kind"], d["metadata"]["name"]) for d in documents} == {
         ("Deployment", "line-loupe-results"),
         ("Deployment", "line-loupe-trainer"),
         ("Deployment", "line-loupe-hosting"),
-        ("Deployment", "line-loupe-camera-press-1"),
-        ("Deployment", "line-loupe-camera-press-2"),
+        ("StatefulSet", "line-loupe-ingest"),
         ("RayCluster", "line-loupe-ray"),
         ("Service", "line-loupe-results"),
+        ("Service", "line-loupe-ingest"),
+        ("Service", "line-loupe-ingest-pods"),
         ("Service", "line-loupe-gateway"),
         ("ServiceAccount", "line-loupe"),
     }
@@ -183,6 +184,24 @@ def test_hosting_knows_the_units_of_the_whole_cluster_and_a_worker_its_own() -> 
     assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": "ray-token"}
 
 
+def test_an_ingester_keeps_its_spool_and_ends_before_it_is_killed() -> None:
+    documents = rendered(values_of("ingest"))
+    (ingest,) = (d for d in documents if d["kind"] == "StatefulSet")
+    (claim,) = ingest["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "50Gi"
+    assert claim["spec"]["storageClassName"] == "fast"
+    pod = ingest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    given = {one["name"]: one.get("value", "") for one in container["env"]}
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == "spool")
+    assert given["LOUPE_SPOOL_FOLDER"].startswith(f"{mount['mountPath']}/")
+    assert float(given["LOUPE_INGEST_STOP_S"]) < pod["terminationGracePeriodSeconds"]
+    assert container["envFrom"] == [{"secretRef": {"name": "camera-logins"}}]
+    services = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Service"}
+    assert services[ingest["spec"]["serviceName"]]["clusterIP"] == "None"
+    assert services["line-loupe-ingest"]["ports"][0]["port"] == container["ports"][0]["containerPort"]
+
+
 def test_triton_listens_on_loopback_only() -> None:
     (triton,) = (one for one in containers(rendered(values_of("minimal"))) if one["name"] == "triton")
     for door in ("http", "grpc", "metrics"):
@@ -198,9 +217,10 @@ def test_triton_listens_on_loopback_only() -> None:
         ({"database": {"existingSecret": ""}}, "existingSecret"),
         ({"results": {"replicas": 0}}, "replicas"),
         ({"ray": {"worker": {"unitsPerNode": "two"}}}, "unitsPerNode"),
-        ({"cameras": [{"name": "Press 1", "source": "synthetic"}]}, "name"),
-        ({"cameras": [{"name": "press-1"}]}, "source"),
-        ({"cameras": [{"name": "press-1", "source": "synthetic", "fps": 0}]}, "fps"),
+        ({"ingest": {"replicas": 0}}, "replicas"),
+        ({"ingest": {"spoolSize": "much"}}, "spoolSize"),
+        ({"ingest": {"folders": [{"claim": "press-1", "mountPath": "data"}]}}, "mountPath"),
+        ({"cameras": []}, "cameras"),
         ({"ingest": {"terminationGracePeriodSeconds": 5}}, "terminationGracePeriodSeconds"),
         ({"kafak": {}}, "kafak"),
     ],
