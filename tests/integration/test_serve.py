@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 import grpc
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from serve.stream import GROUP
 from services.adapters.broker.kafka import KafkaBrokerProducer
 from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.object_store import ObjectStore, s3_store
 from services.adapters.object_store.store import FRAMES_BUCKET
-from services.domain.hosting import Hosting, Route
+from services.domain.frame import ImageReference
+from services.domain.hosting import ArchivePolicy, Hosting, RetentionClass, Route
 from services.domain.inspection import Inspection
-from services.domain.topics import FRAMES, FRAMES_DLQ, INSPECTIONS, LEDGER
+from services.domain.topics import (
+    CLAIM_LIMIT_BYTES,
+    FRAMES,
+    FRAMES_DLQ,
+    INLINE_LIMIT_BYTES,
+    INSPECTIONS,
+    LEDGER,
+)
 from services.embedded.addresses import StackAddresses
 from services.hosting.serve_api import RestServeApi
 from services.hosting.serve_config import config_of
@@ -26,7 +37,7 @@ from services.wire.dead_letter import DeadLetter, decode_dead_letter
 from services.wire.gen.loupe.v1 import frame_pb2, inspector_pb2, inspector_pb2_grpc
 from services.wire.inspection import decode_inspection, from_message
 from services.wire.ledger import decode_ledger_entry
-from services.wire.record import OutRecord, Record
+from services.wire.record import Headers, OutRecord, Record
 from tests.poll import poll_until
 from tests.servers import S3Access, Servers, TritonAccess
 from tests.unit.serve.models import picture, write_version
@@ -47,11 +58,11 @@ class Plant:
     producer: KafkaBrokerProducer
     reader: KafkaTopicReader
 
-    def host(self, version: str) -> None:
+    def host(self, version: str, *routes: Route) -> None:
         """Ask Serve for a version, as hosting does."""
         hosting = Hosting(PROJECT, version, f"s3://loupe-models/{PROJECT}/{version}")
-        route = Route("*", PROJECT, deadline_s=3600.0)
-        RestServeApi(self.at.ray_dashboard_url, self.at.ray_token_path).put(config_of([hosting], [route], 1))
+        every = [Route("*", PROJECT, deadline_s=3600.0), *routes]
+        RestServeApi(self.at.ray_dashboard_url, self.at.ray_token_path).put(config_of([hosting], every, 1))
 
     def publish(self, camera: str, images: Sequence[bytes]) -> None:
         """Publish images as anyone may."""
@@ -162,15 +173,56 @@ def test_pixels_of_an_anomalous_frame_are_kept_under_their_hash(plant: Plant, ca
 
 def test_a_claim_check_is_redeemed(plant: Plant, camera: str) -> None:
     reference = plant.store.put_image(FRAMES_BUCKET, picture(255, side_px=700))
-    headers = (
+    plant.producer.send(OutRecord(FRAMES.name, camera.encode(), b"", claim_headers(reference))).result(30)
+    (found,) = plant.wait_for(camera, 1)
+    assert found.score == pytest.approx(10)
+    assert (found.width_px, found.image) == (700, reference)
+
+
+def claim_headers(reference: ImageReference) -> Headers:
+    return (
         ("ce_dataref", reference.uri.encode()),
         ("ce_datarefsha256", reference.sha256.encode()),
         ("ce_datarefsize", str(reference.size_bytes).encode()),
     )
-    plant.producer.send(OutRecord(FRAMES.name, camera.encode(), b"", headers)).result(30)
-    (found,) = plant.wait_for(camera, 1)
-    assert found.score == pytest.approx(10)
-    assert (found.width_px, found.image) == (700, reference)
+
+
+def test_an_image_of_nearly_a_hundred_megabytes_is_judged_by_claim_and_ten_inline(
+    plant: Plant, camera: str
+) -> None:
+    def noise(width_px: int, height_px: int, image_format: str, **options: int) -> bytes:
+        pixels = np.random.default_rng(1).integers(0, 256, (height_px, width_px, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, image_format, **options)
+        return buffer.getvalue()
+
+    inline, large = noise(2900, 2900, "JPEG", quality=95), noise(5000, 6900, "PNG", compress_level=0)
+    assert 9_500_000 < len(inline) <= INLINE_LIMIT_BYTES
+    assert 98_000_000 < len(large) <= CLAIM_LIMIT_BYTES
+    reference = plant.store.put_image(FRAMES_BUCKET, large)
+    plant.publish(f"{camera}-inline", [inline])
+    record = OutRecord(FRAMES.name, camera.encode(), b"", claim_headers(reference))
+    plant.producer.send(record).result(30)
+    (small,), (found,) = plant.wait_for(f"{camera}-inline", 1), plant.wait_for(camera, 1)
+    # The mean of even noise is half of the scale, which ends at 10.
+    assert (small.score, found.score) == pytest.approx((5, 5), abs=0.02)
+    assert (found.width_px, found.height_px) == (5000, 6900)
+
+
+def test_a_changed_route_is_followed_by_the_living_stream(plant: Plant, camera: str) -> None:
+    before = plant.replica_pids()
+    plant.host("v1", Route(f"{camera}-*", PROJECT, archive=ArchivePolicy.ALL, retention=RetentionClass.LONG))
+    count = 0
+
+    def is_followed() -> bool:
+        nonlocal count
+        count += 1
+        plant.publish(f"{camera}-{count}", [picture(10)])
+        (found,) = plant.wait_for(f"{camera}-{count}", 1)
+        return found.image is not None and found.retention == "long"
+
+    poll_until(is_followed, deadline_s=DEADLINE_S, every_s=0.5, what="the new route")
+    assert plant.replica_pids() == before
 
 
 def test_a_frame_past_its_deadline_is_declared_shed(plant: Plant, camera: str) -> None:
