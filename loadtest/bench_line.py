@@ -11,6 +11,7 @@ BENCHES = {
     "ingest": "loadtest.bench_ingest",
     "video": "loadtest.bench_line_video",
     "ledger": "loadtest.bench_ledger",
+    "latency": "loadtest.bench_latency",
 }
 
 
