@@ -100,7 +100,7 @@ class KafkaBrokerProducer:
                     stuck, self._producer = self._producer, fresh
                     self._gave_up.clear()
                     # What it still holds has no future: it is told so, and its sender is told again.
-                    threading.Thread(target=_close_at_once, args=(stuck,), daemon=True).start()
+                    threading.Thread(target=_close, args=(stuck, 0), daemon=True).start()
         return self._producer
 
     def send(self, record: OutRecord) -> KafkaDelivery:
@@ -137,17 +137,18 @@ class KafkaBrokerProducer:
 
     def close(self) -> None:
         """See `Producer.close`."""
-        try:
-            self._producer.close(timeout=5)
-        except KafkaError as error:
-            logger.warning("the producer was closed with records unacknowledged: %s", error)
+        _close(self._producer, timeout_s=5)
 
 
-def _close_at_once(producer: KafkaProducer) -> None:
+def _close(producer: KafkaProducer, timeout_s: float) -> None:
+    """Close a producer; what it still holds after `timeout_s` is given up, and never sent."""
     try:
-        producer.close(timeout=0)
+        producer.close(timeout=timeout_s)
     except KafkaError as error:
-        logger.info("a producer that had given up was closed: %s", error)
+        logger.warning("the producer was closed with records unacknowledged: %s", error)
+        # kafka-python 3.0.12 leaves its thread running when the flush in `close` runs out of time, and it
+        # sends those records whenever the broker is back: after others that were sent in their place.
+        producer._sender.force_close()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types

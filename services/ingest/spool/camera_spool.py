@@ -141,9 +141,7 @@ class CameraSpool:
             if victims is None:
                 # All that it has is on its way to Kafka, and that is never dropped.
                 return ShedReason.DROPPED_NEWEST, None
-            self._lane.begin_drop(
-                victims.first, victims.last, len(victims.sequences), victims.size_bytes
-            )
+            self._lane.begin_drop(victims.first, victims.last, len(victims.sequences), victims.size_bytes)
             return step, victims
 
     def _oldest(self, needed_bytes: int) -> _Victims | None:

@@ -161,9 +161,14 @@ class Database:
         with self._commit_lock:
             try:
                 (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
-                spare = min(free - keep_bytes // _PAGE_BYTES, _SHRINK_STEP_BYTES // _PAGE_BYTES)
-                if spare > 0:
-                    self._writer.execute(f"PRAGMA incremental_vacuum({spare})").fetchall()
+                spare, step = free - keep_bytes // _PAGE_BYTES, _SHRINK_STEP_BYTES // _PAGE_BYTES
+                if spare < step:
+                    return
+                # `execute` stops at the first page, because the statement has rows without columns.
+                self._writer.executescript(f"PRAGMA incremental_vacuum({step})")
+                if spare < 2 * step:
+                    # The file itself becomes shorter when its log goes back into it.
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
                 logger.warning("the spool does not shrink: %s", error)
 

@@ -25,10 +25,10 @@ class Feed:
         self._first = 0
 
     def waiting(self) -> list[tuple[int, bool]]:
-        """Return cameras that have a frame to send, and whether it must be read back, in fair turns."""
+        """Return cameras that have a frame to send, and whether that is of a backlog, in fair turns."""
         with self._lanes.changed:
             found = [
-                (lane.number, not lane.ready)
+                (lane.number, not lane.ready or lane.ready[0].is_replayed)
                 for lane in self._lanes.all()
                 if lane.can_send or lane.needs_reading
             ]

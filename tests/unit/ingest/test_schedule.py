@@ -19,3 +19,10 @@ def test_after_a_long_delay_missed_frames_are_not_made_up() -> None:
     schedule.advance(0.0)
     schedule.advance(60.0)
     assert schedule.due_s == pytest.approx(60.1)
+
+
+def test_without_a_rate_every_frame_is_due_at_once() -> None:
+    schedule = Schedule(None, start_s=5.0)
+    for now_s in (5.0, 5.1, 90.0):
+        assert schedule.due_s <= now_s
+        schedule.advance(now_s)

@@ -198,7 +198,9 @@ STEPS = st.one_of(
 
 
 @settings(deadline=None, max_examples=50)
-@given(policies=st.tuples(*[st.sampled_from(ShedPolicy)] * 3), steps=st.lists(STEPS, min_size=20, max_size=60))
+@given(
+    policies=st.tuples(*[st.sampled_from(ShedPolicy)] * 3), steps=st.lists(STEPS, min_size=20, max_size=60)
+)
 def test_every_sequence_is_sent_or_shed_in_order_and_declared_once(
     policies: tuple[ShedPolicy, ...], steps: list[tuple[object, ...]]
 ) -> None:
