@@ -18,7 +18,7 @@ PYTEST := $(BIN)/pytest
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check test demo generate contract e2e bench-stream bench-line soak load clean
+.PHONY: help setup lock check test debian demo generate contract e2e bench-stream bench-line soak load clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,8 +28,11 @@ setup: $(STAMPS)/parts ## Install everything: the locked environment, then the p
 demo: setup ## Run the product's main job on this machine: make demo ARGS="--cameras 3"
 	$(BIN)/loupe demo $(ARGS)
 
-test: setup check ## Run every check and every test
+test: setup debian check ## Run every check and every test
 	$(PYTEST) tests --ignore=tests/unit --ignore=tests/repo
+
+debian: # Debian packages that some tests use; without root or network these tests skip
+	tests/install-debian-packages.sh
 
 check: $(STAMPS)/locked ## Format, lint, types, import rules, generated code, unit tests (under two minutes)
 	$(BIN)/ruff format --check .
