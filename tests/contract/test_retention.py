@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import uuid4
 
+import pytest
 from sqlalchemy import Engine, func, select
 
 from services.adapters.clock import FakeClock
 from services.adapters.database import reading
 from services.adapters.database.tables import inspections
-from services.adapters.object_store import memory_store
+from services.adapters.object_store import memory_store, s3_store
 from services.adapters.object_store.store import FRAMES_BUCKET
 from services.results.batch import Read
-from services.results.retention import Amount, Retention
+from services.results.retention import ORPHAN_GRACE_S, Amount, Retention
 from services.results.store import Store
+from tests.servers import S3Access
 from tests.unit.results.builders import frame, verdict, verdict_records
 
 
@@ -41,3 +44,22 @@ def test_more_rows_than_a_step_expire_in_order_and_once(engine: Engine) -> None:
     assert len(store.list(f"s3://{FRAMES_BUCKET}")) == 51
     clock.advance(86400)
     assert retention.sweep_orphans() == Amount()
+
+
+@pytest.mark.real
+def test_orphans_are_found_on_a_real_s3(s3_access: S3Access, engine: Engine) -> None:
+    store = s3_store(s3_access.endpoint, s3_access.key, s3_access.secret, s3_access.region)
+    reference = store.put_image(FRAMES_BUCKET, uuid4().bytes)
+    # Dry: the bucket is shared with other tests, whose images nobody here refers to.
+    clock = FakeClock(datetime.now(UTC))
+    retention = Retention(engine, store, clock, is_dry=True)
+    prefix = [reference.sha256[:2]]
+    assert retention.sweep_orphans(prefix) == Amount()
+    clock.advance(ORPHAN_GRACE_S + 60)
+    found = retention.sweep_orphans(prefix)
+    assert found.images >= 1
+    assert found.size_bytes >= 16
+    assert store.exists(reference.uri)
+    assert retention._delete(reference.sha256, clock.now()) == 16
+    store.delete(reference.uri)
+    assert retention._delete(reference.sha256, clock.now()) is None
