@@ -31,7 +31,7 @@ from services.ingest.settings import ConnectionSettings
 from services.ingest.sources import open_source
 from services.ingest.spool import Leftover
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 console = Console()
 cameras.register(app)
 

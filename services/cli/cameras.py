@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from services.adapters.database import migrate, open_engine
 from services.cli.camera_options import (
@@ -40,18 +35,16 @@ from services.cli.camera_options import (
     SilentAfter,
     Trigger,
 )
-from services.cli.settings import database_address, ingest_address
-from services.domain.camera import TROUBLED, CameraState, OriginalPolicy, ShedPolicy
+from services.cli.camera_views import as_data, print_details, print_list, print_token, push_url
+from services.cli.settings import database_address
+from services.domain.camera import CameraState, OriginalPolicy, ShedPolicy
 from services.domain.errors import BadRequest, SourceUnavailable
 from services.ingest.camera_rows import ListedCamera, StoredCamera
 from services.ingest.camera_store import CameraStore
 from services.ingest.configuration import PUSH, new_token, read_cameras, stored_camera
-from services.ingest.settings import ENV
 
 console = Console()
 errors = Console(stderr=True)
-# Above this a list is followed by how many cameras are in which state.
-_LONG_LIST = 50
 
 
 def register(app: typer.Typer) -> None:
@@ -110,10 +103,13 @@ def add(
     Files of a watched folder are published as they appear and moved to `done/` below it. A password in an
     address is kept apart and never shown. A camera whose source is not there is added, and tried until it is.
 
-    Examples: `loupe camera add press-1 /data/press-1`,
-    `loupe camera add gate rtsp://user:password@10.0.0.7/main --fps 5 --silent-after 30`,
-    `loupe camera add plc push:`, `loupe camera add belt shift.mp4 --area 0.2,0,0.6,1`,
-    `loupe camera add --from cameras.yaml`
+    For example:
+
+    - `loupe camera add press-1 /data/press-1` watches a folder that another machine writes to
+    - `loupe camera add gate rtsp://user:password@10.0.0.7/main --fps 5 --silent-after 30`
+    - `loupe camera add plc push:` takes pictures by HTTP; it prints the address and a token
+    - `loupe camera add belt shift.mp4 --area 0.2,0,0.6,1` judges the middle of a film
+    - `loupe camera add --from cameras.yaml` adds a list, each with `id`, `source` and options
     """
     if file is not None:
         if camera is not None or source is not None:
@@ -195,27 +191,13 @@ def list_cameras(
     if as_json:
         typer.echo(json.dumps([as_data(one) for one in found], indent=1))
         return
-    if not found:
-        console.print(
+    if found:
+        print_list(found)
+    else:
+        none = (
             f"No camera is {state.value}." if state else "No camera yet: loupe camera add ID SOURCE adds one."
         )
-        return
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("camera", "state", "since"):
-        table.add_column(column, no_wrap=True)
-    for column in ("fps", "captured", "shed", "spooled"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
-    for one in found:
-        told = one.report
-        table.add_row(
-            told.camera, _coloured(told.state), _age(told.since), f"{told.fps:.1f}", str(told.captured),
-            str(told.shed), str(told.spooled), Text(told.message, "dim"),
-        )  # fmt: skip
-    console.print(table)
-    if len(found) > _LONG_LIST:
-        counts = Counter(one.report.state for one in found).most_common()
-        console.print(f"{len(found)} cameras: " + ", ".join(f"{count} {kind}" for kind, count in counts))
+        console.print(none)
 
 
 def show(camera: Id, as_json: AsJson = False) -> None:
@@ -228,17 +210,7 @@ def show(camera: Id, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
-    settings = found.pop("settings")
-    # Counted frames per second and frames that were shed stand above.
-    shown_as = {"fps": "fps_at_most", "shed": "when_full"}
-    for name, value in {**found, **{shown_as.get(key, key): settings[key] for key in settings}}.items():
-        if value not in (None, "", False):
-            shown = _coloured(CameraState(value)) if name == "state" else Text(str(value))
-            table.add_row(name.replace("_", " "), shown)
-    console.print(table)
+    print_details(found)
 
 
 def pause(cameras: Ids) -> None:
@@ -288,41 +260,7 @@ def token(camera: Id, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"camera": camera, "url": push_url(camera), "token": made}))
     else:
-        _show_token(camera, made)
-
-
-def as_data(one: ListedCamera) -> dict[str, Any]:
-    """Return a camera as JSON values, without anything secret."""
-    camera, told, secret = one.stored.camera, one.report, one.stored.secret
-    settings = asdict(camera)
-    for name in ("camera", "source"):
-        del settings[name]
-    found: dict[str, Any] = {
-        "camera": camera.camera,
-        "state": told.state.value,
-        "message": told.message,
-        "since": told.since.isoformat(),
-        "source": camera.source,
-        "secret": None if secret is None else secret if secret.startswith(ENV) else "set",
-        "ingester": one.ingester,
-        "epoch": told.epoch,
-        "fps": told.fps,
-        "captured": told.captured,
-        "acknowledged": told.acknowledged,
-        "shed": told.shed,
-        "spooled": told.spooled,
-        "last_frame_at": told.last_frame_at.isoformat() if told.last_frame_at else None,
-        "settings": settings,
-    }
-    if camera.source == PUSH:
-        found["url"] = push_url(camera.camera)
-        found["token"] = "set" if one.stored.push_token_sha256 else None
-    return found
-
-
-def push_url(camera: str) -> str:
-    """Return where pictures are pushed to a camera."""
-    return f"{ingest_address()}/v1/cameras/{quote(camera, safe='')}/frames"
+        print_token(camera, made)
 
 
 def _given(
@@ -381,15 +319,7 @@ def _tell_added(new: Sequence[StoredCamera], tokens: dict[str, str], *, as_json:
         )
         _warn_if_away(new[0])
     for name, made in tokens.items():
-        _show_token(name, made)
-
-
-def _show_token(camera: str, made: str) -> None:
-    console.print(f"Push to {camera} with this token, which is shown this once:", highlight=False)
-    console.print(
-        f'  curl -H "Authorization: Bearer {made}" --data-binary @photo.jpg {push_url(camera)}',
-        highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
+        print_token(name, made)
 
 
 def _warn_if_away(one: StoredCamera) -> None:
@@ -399,19 +329,6 @@ def _warn_if_away(one: StoredCamera) -> None:
         require_answer(one.camera.source)
     except SourceUnavailable as error:
         errors.print(f"[yellow]{error.message}[/] It is tried again until it is.", highlight=False)
-
-
-def _coloured(state: CameraState) -> Text:
-    style = "red" if state in TROUBLED else "green" if state is CameraState.RUNNING else "dim"
-    return Text(state.value, style)
-
-
-def _age(since: datetime) -> str:
-    seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def _user() -> str:

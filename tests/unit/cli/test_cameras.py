@@ -266,3 +266,16 @@ def test_a_long_list_ends_with_a_summary(desk: Desk, tmp_path: Path) -> None:
     file.write_text("camera,source\n" + "".join(f"cam-{n},synthetic\n" for n in range(60)))
     desk.run("add", "--from", str(file))
     assert "60 cameras: 60 new" in desk.run("list").output
+
+
+def test_a_list_that_nobody_reads_begins_with_what_is_in_trouble(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "many.csv"
+    file.write_text("camera,source\n" + "".join(f"cam-{n:03},synthetic\n" for n in range(300)))
+    desk.run("add", "--from", str(file))
+    desk.store.take("ingester", 300)
+    desk.store.renew("ingester", [CameraReport("cam-299", CameraState.DARK, "", datetime.now(UTC))])
+    lines = desk.run("list").output.splitlines()
+    assert lines[1].startswith("cam-299")
+    assert lines[-2].startswith("100 more")
+    assert "299 new, 1 dark" in lines[-1]
+    assert len(desk.json("list")) == 300
