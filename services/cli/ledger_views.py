@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -101,18 +102,19 @@ def _print_proof_json(proof: Proof) -> None:
 
 
 def _balances_table(balances: Balances) -> Table:
-    reasons = sorted({why for one in balances.values() for why in one.shed_by_reason})
-    table = Table(box=None, header_style="dim", padding=(0, 2))
+    table = Table(box=None, header_style="dim", padding=(0, 1))
     table.add_column("")
-    table.add_column("camera")
+    table.add_column("camera", overflow="fold")
     for column in ("captured", "judged", "quarantined", "shed", "missing"):
-        table.add_column(column, justify="right")
-    for why in reasons:
-        table.add_column(why, justify="right", style="dim")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", style="dim", overflow="fold")
     for camera, one in balances.items():
-        table.add_row(_mark(one.is_balanced), Text(camera), *_numbers(one), *_sheds(one, reasons))
+        table.add_row(_mark(one.is_balanced), Text(camera), *_numbers(one), _reasons(one.shed_by_reason))
     if len(balances) > 1:
-        table.add_row(_mark(all_balanced(balances)), "all", *_totals(balances, reasons), style="bold")
+        rows = [[int(number) for number in _numbers(one)] for one in balances.values()]
+        sums = (str(sum(column)) for column in zip(*rows, strict=True))
+        reasons = sum((Counter(one.shed_by_reason) for one in balances.values()), Counter())
+        table.add_row(_mark(all_balanced(balances)), "all", *sums, _reasons(reasons), style="bold")
     return table
 
 
@@ -124,13 +126,8 @@ def _numbers(one: CameraBalance) -> list[str]:
     return [str(n) for n in (one.captured, one.judged, one.quarantined, one.shed, one.missing_count)]
 
 
-def _sheds(one: CameraBalance, reasons: list[str]) -> list[str]:
-    return [str(one.shed_by_reason.get(why, 0)) for why in reasons]
-
-
-def _totals(balances: Balances, reasons: list[str]) -> list[str]:
-    rows = [[int(n) for n in (*_numbers(one), *_sheds(one, reasons))] for one in balances.values()]
-    return [str(sum(column)) for column in zip(*rows, strict=True)]
+def _reasons(shed: Mapping[str, int]) -> str:
+    return "shed: " + ", ".join(f"{why} {count}" for why, count in sorted(shed.items())) if shed else ""
 
 
 def _checks_table(proof: Proof) -> Table:

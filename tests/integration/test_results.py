@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -145,10 +145,10 @@ class Cluster:
         finally:
             reader.close()
 
-    def loupe(self, *words: str, code: int = 0) -> str:
+    def loupe(self, *words: str, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
             [LOUPE, *words],
-            env={**self.environment, "COLUMNS": "200"},
+            env={**self.environment, "COLUMNS": "200", **(environment or {})},
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr + done.stdout
@@ -222,8 +222,13 @@ def test_the_commands_read_what_happened(cluster: Cluster, camera: str, tmp_path
         (lost,) = cluster.film(f"{camera}-lost", 1)
     assert found == {
         "balanced": True,
-        "cameras": {camera: {"captured": 4, "judged": 3, "quarantined": 1, "shed": 0, "missing": []}},
-    }
+        "cameras": {
+            camera: {
+                "captured": 4, "judged": 3, "quarantined": 1, "shed": 0,
+                "missing": [], "unnamed": 0, "shed_by_reason": {},
+            }
+        },
+    }  # fmt: skip
     unbalanced = cluster.loupe("ledger", "--camera", f"{camera}-lost", code=1)
     assert str(lost.frame_id) in unbalanced
     told = [json.loads(line) for line in cluster.loupe("events", "--json", "--since", "10m").splitlines()]

@@ -13,7 +13,7 @@ from services.domain.ledger import CameraBalance
 from services.embedded.demo.watch import Watcher
 from services.results.batch import Read
 from services.results.store import Store
-from tests.unit.results.builders import EPOCH, frame, verdict, verdict_records
+from tests.unit.results.builders import EPOCH, frame, ledger_records, shed_range, verdict, verdict_records
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,3 +56,11 @@ def test_watching_does_not_wait_for_a_writer(tmp_path: Path) -> None:
         assert watcher.cameras()["cam-1"].judged == 1
         assert len(watcher.verdicts()) == 1
         assert watcher.latency().p50_ms is not None
+
+
+def test_a_frame_that_its_ingester_declared_shed_is_not_missing(tmp_path: Path) -> None:
+    watcher = watcher_of(tmp_path, 1)
+    engine = open_engine(f"sqlite:///{tmp_path / 'loupe.db'}")
+    (record,) = ledger_records(shed_range(0, 0))
+    Store(engine, FakeClock()).add_declared([Read(shed_range(0, 0), record)])
+    assert watcher.balances() == {"cam-1": CameraBalance(2, 1, 0, 1)}
