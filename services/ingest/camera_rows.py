@@ -98,21 +98,21 @@ def row_of(one: StoredCamera) -> dict[str, Any]:
 
 
 def stored_of(row: Row[Any]) -> StoredCamera:
-    """Return the camera of a row; options that this version does not know are left out."""
+    """Return the camera of a row; options that this version does not know are left out.
+
+    One row that another version wrote must not keep all other cameras from running.
+    """
     options: Mapping[str, Any] = row.options
-    area = options.get("area")
-    known = {key: value for key, value in options.items() if key in Camera.__dataclass_fields__}
-    camera = Camera(
-        **{
-            **known,
-            "camera": row.camera,
-            "source": row.source,
-            "is_paused": row.is_paused,
-            "area": Area(**area) if area else None,
-            "keep_original": OriginalPolicy(options.get("keep_original", OriginalPolicy.NONE)),
-            "shed": ShedPolicy(options.get("shed", ShedPolicy.DROP_OLDEST)),
-        }
-    )
+    fields = {key: value for key, value in options.items() if key in Camera.__dataclass_fields__}
+    for name, kind in (("keep_original", OriginalPolicy), ("shed", ShedPolicy)):
+        if fields.get(name) in set(kind):
+            fields[name] = kind(fields[name])
+        else:
+            fields.pop(name, None)
+    area = fields.pop("area", None)
+    if isinstance(area, Mapping) and set(area) == set(Area.__dataclass_fields__):
+        fields["area"] = Area(**area)
+    camera = Camera(**{**fields, "camera": row.camera, "source": row.source, "is_paused": row.is_paused})
     return StoredCamera(camera, row.secret, row.push_token_sha256, row.changed_at)
 
 
@@ -120,7 +120,7 @@ def report_of(row: Row[Any]) -> CameraReport:
     """Return what was told of a camera, from a row whose names begin with `told_`."""
     return CameraReport(
         camera=row.told_camera,
-        state=CameraState(row.told_state),
+        state=CameraState(row.told_state) if row.told_state in set(CameraState) else CameraState.FAILED,
         message=row.told_message,
         since=row.told_since,
         epoch=row.told_epoch,

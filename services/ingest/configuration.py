@@ -132,6 +132,8 @@ def stored_camera(values: Mapping[str, Any], base: StoredCamera | None = None) -
     source, inside = split_secret(source.strip())
     if inside and secret:
         raise BadRequest("The source has a user and password already; give the secret once.")
+    if inside and inside.startswith(ENV):
+        raise BadRequest("A user called env cannot be told from a variable; give --secret env:NAME instead.")
     secret = _checked_secret(secret or inside)
     fields["source"] = _absolute(source)
     if isinstance(area := fields.get("area"), str):

@@ -52,6 +52,18 @@ def test_a_camera_comes_back_as_it_was_added(store: CameraStore) -> None:
     assert "hush" not in repr(listed)
 
 
+def test_options_of_another_version_do_no_harm(store: CameraStore, engine: Engine) -> None:
+    store.add(some(1), by="ann")
+    strange = {"shed": "burn", "keep_original": 7, "area": {"x": 1}, "zoom": 3, "fps": 2.0}
+    with writing(engine) as connection:
+        connection.execute(update(cameras).values(options=strange))
+    assert store.cameras()["cam-00000"].camera == Camera("cam-00000", "synthetic", fps=2.0)
+    store.take("a", 5)
+    with writing(engine) as connection:
+        connection.execute(update(camera_states).values(state="melting"))
+    assert store.listed()[0].report.state is CameraState.FAILED
+
+
 def test_an_id_that_exists_is_refused_and_nothing_is_added(store: CameraStore) -> None:
     store.add(some(2), by="ann")
     with pytest.raises(BadRequest, match="cam-00001"):
@@ -164,7 +176,7 @@ def test_what_is_told_is_listed(store: CameraStore) -> None:
     first, second, third = store.listed()
     assert first.report == told
     assert (first.ingester, second.report.state, third.report.state) == (
-        "a", CameraState.NEW, CameraState.NEW,
+        "a", CameraState.NEW, CameraState.WAITING,
     )  # fmt: skip
     assert [one.report.camera for one in store.listed("cam-00000")] == ["cam-00000"]
 
@@ -184,8 +196,9 @@ def test_a_camera_let_go_is_free_and_a_paused_one_says_so(store: CameraStore) ->
     store.add(some(2), by="ann")
     store.take("a", 5)
     store.pause(["cam-00000"], "ann", is_paused=True)
-    store.let_go("a", [report("cam-00000", CameraState.PAUSED), report("cam-00001", CameraState.WAITING)])
-    assert [one.report.state for one in store.listed()] == [CameraState.PAUSED, CameraState.WAITING]
+    store.let_go("a", [report("cam-00000", CameraState.PAUSED), report("cam-00001", CameraState.RUNNING)])
+    assert [one.report.state for one in store.listed()] == [CameraState.PAUSED, CameraState.NEW]
+    assert store.listed()[1].report.message == "No ingester runs. Last told: running."
     assert set(store.take("b", 5)) == {"cam-00001"}
 
 

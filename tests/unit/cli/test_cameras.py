@@ -99,6 +99,7 @@ def test_a_secret_may_be_a_variable_of_the_ingester(desk: Desk) -> None:
     assert desk.json("show", "gate")["secret"] == "env:GATE_LOGIN"
     desk.run("add", "two", "rtsp://a:b@127.0.0.1:9/main", "--secret", "env:GATE_LOGIN", code=2)
     desk.run("add", "two", "rtsp://127.0.0.1:9/main", "--secret", "env:no name", code=2)
+    assert "pass" not in desk.run("add", "two", "rtsp://env:pass@127.0.0.1:9/main", code=2).output
 
 
 def test_a_push_camera_gets_a_token_that_is_shown_once(desk: Desk) -> None:
