@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Semaphore
 from urllib.parse import urlsplit
 
 from services.adapters.clock import Clock
@@ -29,6 +29,10 @@ from services.ingest.spool import Spool
 
 # A camera on the same network answers within milliseconds.
 _CONNECT_WITHIN_S = 5.0
+# Loading Python and FFmpeg takes a third of a second of a core; hundreds at once would all be late.
+MAX_OPENINGS = 8
+_OPENING_S = 10.0
+_SIGN_EVERY_S = 0.4
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 
 
@@ -58,6 +62,7 @@ class CameraRunner:
         self._lock = Lock()
         self._store: ObjectStore | None = None
         self._pushed: dict[str, PushSource] = {}
+        self._openings = Semaphore(MAX_OPENINGS)
 
     def run(self, stored: StoredCamera, stop: Event, on_progress: Callable[[Progress], None]) -> Progress:
         """Run a camera until its source ends or `stop` is set.
@@ -68,6 +73,20 @@ class CameraRunner:
         """
         camera = stored.camera
         require_answer(camera.source)
+        if not is_read_by_a_process(camera.source):
+            return self._run(stored, stop, on_progress)
+        with _Opening(self._openings, self._clock) as opening:
+            if not opening.wait(stop, lambda: on_progress(Progress(camera.camera))):
+                return Progress(camera.camera)
+
+            def see(progress: Progress) -> None:
+                opening.see(progress)
+                on_progress(progress)
+
+            return self._run(stored, stop, see)
+
+    def _run(self, stored: StoredCamera, stop: Event, on_progress: Callable[[Progress], None]) -> Progress:
+        camera = stored.camera
         store = self._shared_store()
         source = open_camera(
             camera,
@@ -90,6 +109,44 @@ class CameraRunner:
             if self._store is None:
                 self._store = self._open_store()
             return self._store
+
+
+class _Opening:
+    """A camera's turn to start its process: from `wait` to its first picture, for some seconds at most."""
+
+    def __init__(self, openings: Semaphore, clock: Clock) -> None:
+        self._openings, self._clock = openings, clock
+        self._until_s: float | None = None
+
+    def __enter__(self) -> _Opening:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def wait(self, stop: Event, give_sign: Callable[[], None]) -> bool:
+        """Wait for a turn; False when stopped meanwhile."""
+        while not self._openings.acquire(timeout=_SIGN_EVERY_S):
+            give_sign()
+            if stop.is_set():
+                return False
+        self._until_s = self._clock.monotonic_s() + _OPENING_S
+        return True
+
+    def see(self, progress: Progress) -> None:
+        """End the turn with the first picture, or when it took long enough."""
+        if progress.captured or self._clock.monotonic_s() >= (self._until_s or 0.0):
+            self._end()
+
+    def _end(self) -> None:
+        if self._until_s is not None:
+            self._until_s = None
+            self._openings.release()
+
+
+def is_read_by_a_process(source: str) -> bool:
+    """Tell whether a process of its own reads a source: films, streams and USB cameras."""
+    return check_source(source) in LIVE | {SourceKind.FILM}
 
 
 def spec_of(camera: Camera, source: Source) -> CameraSpec:

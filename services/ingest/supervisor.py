@@ -332,7 +332,7 @@ class Supervisor:
     def _count(self, held: _Held, run: CameraRun) -> None:
         """Take the counters of a run into the camera's report."""
         told = run.progress
-        if told is None:
+        if told is None or not told.epoch:
             return
         before = held.report
         has_new = told.captured > (before.captured if told.epoch == before.epoch else 0)
