@@ -131,12 +131,13 @@ def without_end(
 
 
 def without_verdict(
-    connection: Connection, camera: str, epoch: str, sequences: list[range]
+    connection: Connection, camera: str, epoch: str, sequences: Iterable[range]
 ) -> Iterator[range]:
     """Yield those that no model judged."""
-    span = range(sequences[0].start, sequences[-1].stop)
     ours = (inspections.c.camera == camera, inspections.c.epoch == epoch, IS_END)
-    return shared(sequences, holes(connection, inspections.c.sequence, span, *ours))
+    for together in clusters(sequences, gap=_FAR_FRAMES, most=_ROWS_PER_PAGE):
+        span = range(together[0].start, together[-1].stop)
+        yield from shared(together, holes(connection, inspections.c.sequence, span, *ours))
 
 
 def shed_ranges(connection: Connection, camera: str, epoch: str, span: range) -> Iterator[range]:
@@ -160,10 +161,8 @@ def shed_by_reason(connection: Connection, page: Page) -> Iterator[tuple[str, in
     for one, new in page.new():
         by_reason.setdefault(one.why, []).append(new)
     for why, ranges in by_reason.items():
-        for together in clusters(ranges, gap=_FAR_FRAMES, most=_ROWS_PER_PAGE):
-            unjudged = without_verdict(connection, page.camera, page.epoch, together)
-            left = _without_end_by_id(connection, page.camera, page.epoch, unjudged)
-            yield why, sum(map(len, left))
+        unjudged = without_verdict(connection, page.camera, page.epoch, ranges)
+        yield why, sum(map(len, _without_end_by_id(connection, page.camera, page.epoch, unjudged)))
 
 
 def _without_end_by_id(
