@@ -17,6 +17,7 @@ from sqlalchemy import (
     Engine,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -150,6 +151,7 @@ class CameraStore:
         with writing(self._engine) as connection:
             now = _now(connection)
             _mend_leases(connection, now, self._lease)
+            is_over = camera_states.c.state.in_(_FINAL)
             wanted = [name for name in connection.scalars(_free(now)) if is_mine(name)][:limit]
             for page in _pages(wanted):
                 connection.execute(
@@ -160,7 +162,12 @@ class CameraStore:
                 connection.execute(
                     update(camera_states)
                     .where(camera_states.c.camera.in_(page), camera_states.c.lease_until <= now)
-                    .values(ingester=ingester, lease_until=now + self._lease)
+                    .values(
+                        ingester=ingester,
+                        lease_until=now + self._lease,
+                        # It begins anew: nobody is to read that it has ended.
+                        state=case((is_over, CameraState.NEW.value), else_=camera_states.c.state),
+                    )
                 )
             held = _held(connection, ingester, now)
             states = select(*(column.label(f"told_{column.name}") for column in camera_states.c))

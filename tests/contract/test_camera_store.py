@@ -190,6 +190,7 @@ def test_a_camera_that_ended_is_not_taken_until_it_is_changed(store: CameraStore
     assert store.listed()[0].report.state is CameraState.ENDED
     store.pause(["cam-00000"], "ann", is_paused=False)
     assert set(store.take("b", 5)) == {"cam-00000"}
+    assert store.listed()[0].report.state is CameraState.NEW
 
 
 def test_a_camera_let_go_is_free_and_a_paused_one_says_so(store: CameraStore) -> None:
