@@ -44,8 +44,9 @@ _STOP_WAIT_S: Mapping[str, int] = {"ingest": 15}
 _USUAL_STOP_WAIT_S = 5
 # Ray starts as many idle workers as it has CPUs; ours ask for inference units and for no CPU.
 _RAY_CPUS = 2
-# Frames above 1 MB go by reference; a few batches of the largest fit.
-_RAY_OBJECT_STORE_BYTES = 80 << 20
+# Frames above 1 MB go by reference: two of the largest that are judged (100 MiB) fit, and a few batches of
+# inline ones. It is memory only once it is used.
+_RAY_OBJECT_STORE_BYTES = 256 << 20
 
 
 def _nothing() -> None:
