@@ -43,7 +43,8 @@ class Lane:
     size_bytes: int = 0
     next_position: int = 1
     handed: int = 0
-    # The last one that ever went to the producer: what was given up may have arrived all the same.
+    # The last one that may have gone to the producer, ever: what was given up, or sent by a process that
+    # was killed, may have arrived all the same.
     reached: int = 0
     ready: deque[Spooled] = field(default_factory=deque)
     ready_bytes: int = 0

@@ -78,7 +78,9 @@ class Lanes:
                 "SELECT max(position) FROM frames WHERE position >= ? AND position < ?",
                 (key_of(number, 0), key_of(number + 1, 0)),
             )
-            lane.next_position = 1 if last is None else position_of(last) + 1
+            # Who was killed may have sent any of them: what is dropped must not have reached Kafka.
+            lane.reached = 0 if last is None else position_of(last)
+            lane.next_position = lane.reached + 1
         for entry in self.entries:
             self._lanes[entry.camera].open_entries += 1
 

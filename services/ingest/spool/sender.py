@@ -103,15 +103,22 @@ class Sender:
         now_s = self._clock.monotonic_s()
         self._keep_house(now_s)
         self._replay.grow(now_s, self._feed.take_deferred_bytes())
-        if now_s < self._resume_s or not self._has_producer():
+        if self._is_backing_off or not self._has_producer():
             return False
+        return self._send_entries() | self._send_frames()
+
+    def _send_entries(self) -> bool:
         has_sent = False
-        while (entry := self._feed.take_entry()) is not None:
+        while not self._is_backing_off and (entry := self._feed.take_entry()) is not None:
             has_sent |= self._send_entry(entry)
+        return has_sent
+
+    def _send_frames(self) -> bool:
+        has_sent = False
         for camera, is_replay in self._feed.waiting():
             if is_replay and not self._replay.may_send:
                 continue
-            if not self._in_flight.wait_for_room(_IDLE_S):
+            if self._is_backing_off or not self._in_flight.wait_for_room(_IDLE_S):
                 break
             has_sent |= self._send_frame(camera)
         return has_sent
@@ -130,7 +137,7 @@ class Sender:
                 self._back_off()
 
     def _wait(self) -> None:
-        if self._clock.monotonic_s() < self._resume_s:
+        if self._is_backing_off:
             self._stopping.wait(_IDLE_S)
         else:
             self._feed.wait_for_work(_IDLE_S)
@@ -178,8 +185,9 @@ class Sender:
             logger.warning("a frame is shed: %s", error)
             self._feed.refuse(spooled)
         else:
-            self._feed.give_up(spooled)
+            # First the pause: in it what Kafka never takes is crossed out, and so not read back.
             self._back_off()
+            self._feed.give_up(spooled)
 
     def _send_entry(self, entry: OpenEntry) -> bool:
         if self._producer is None:
@@ -196,8 +204,12 @@ class Sender:
         if error is None:
             self._feed.acknowledge_entry(entry)
         else:
-            self._feed.give_up_entry(entry)
             self._back_off()
+            self._feed.give_up_entry(entry)
+
+    @property
+    def _is_backing_off(self) -> bool:
+        return self._clock.monotonic_s() < self._resume_s
 
     def _back_off(self) -> None:
         self._resume_s = self._clock.monotonic_s() + self._pause_s

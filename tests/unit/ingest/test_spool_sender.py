@@ -112,6 +112,41 @@ def test_frames_wait_until_kafka_is_there_which_is_asked_with_growing_pauses(tmp
     spool.close()
 
 
+class Refusing(MemoryProducer):
+    """Takes nothing while it is away, as the library does that cannot open a new connection."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker)
+        self.is_away, self.asked = True, 0
+
+    def send(self, record: OutRecord) -> Delivery:  # type: ignore[override]  # wider than the memory one
+        self.asked += 1
+        # A sender that does not stop by itself is to fail here, not to hang.
+        assert self.asked < 1000
+        if self.is_away:
+            raise BrokerUnavailable("Kafka takes no records.")
+        return super().send(record)
+
+
+def test_a_producer_that_takes_nothing_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    producer = Refusing(broker)
+    with Line(tmp_path, broker=broker, producer=producer) as line:
+        for name in ("left", "middle", "right"):
+            put(line.spool.camera(name, ShedPolicy.BLOCK), name, 2)
+        asked = []
+        for _ in range(3):
+            line.sender.step()
+            asked.append(producer.asked)
+            line.clock.advance(10)
+        # Each try may last as long as the library's patience: one, and then a pause for all cameras.
+        assert asked == [1, 2, 3]
+        producer.is_away = False
+        line.drain()
+        assert [arrived(broker, name) for name in ("left", "middle", "right")] == [[0, 1]] * 3
+        assert declared(line.entries(EntryKind.CAPTURED)) == [0, 1] * 3
+
+
 class Choosy(MemoryProducer):
     """Refuses records above 100 KB for good."""
 
