@@ -7,18 +7,17 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from services.adapters.clock import SystemClock
 from services.adapters.database import open_engine
+from services.cli.layout import Column, open_console, print_list
 from services.cli.settings import database_address, object_store
 from services.domain.hosting import RETENTION_DAYS
 from services.results.retention import Retention, kept_by_class
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
-console = Console()
+console = open_console()
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 
 
@@ -41,16 +40,17 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({name: asdict(one) for name, one in kept.items()}, indent=1))
         return
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    table.add_column("class")
-    table.add_column("kept for")
-    for column in ("verdicts", "MB"):
-        table.add_column(column, justify="right")
+    columns = (
+        Column("class"),
+        Column("kept for"),
+        *(Column(name, is_right=True) for name in ("verdicts", "MB")),
+    )
+    rows = []
     for name, one in kept.items():
         days = RETENTION_DAYS[name]
         kept_for = "ever" if days is None else f"{days} days"
-        table.add_row(name.value, kept_for, str(one.rows), f"{one.size_bytes / 1e6:.1f}")
-    console.print(table)
+        rows.append((name.value, kept_for, str(one.rows), f"{one.size_bytes / 1e6:.1f}"))
+    print_list(console, columns, rows)
 
 
 @app.command()

@@ -8,17 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from services.cli.layout import Column, Room, open_console, print_facts, print_list
 from services.cli.settings import ingest_address
 from services.domain.camera import TROUBLED, CameraState
 from services.ingest.camera_rows import ListedCamera
 from services.ingest.configuration import PUSH
 from services.ingest.settings import ENV
 
-console = Console()
+console = open_console()
 # Above this a list is followed by how many cameras are in which state.
 _LONG_LIST = 50
 # More are not read by anybody; those in trouble come first then.
@@ -59,23 +58,22 @@ def push_url(camera: str) -> str:
     return f"{ingest_address()}/v1/cameras/{quote(camera, safe='')}/frames"
 
 
-def print_list(found: list[ListedCamera]) -> None:
-    """Print a line per camera."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("camera", "state", "since"):
-        table.add_column(column, no_wrap=True)
-    for column in ("fps", "captured", "shed", "spooled"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("")
+def print_cameras(found: list[ListedCamera]) -> None:
+    """Print a line per camera, and what it tells below it."""
+    columns = (
+        *(Column(name) for name in ("camera", "state", "since")),
+        *(Column(name, is_right=True) for name in ("fps", "captured", "shed", "spooled")),
+        Column("", room=Room.BELOW),
+    )
     if len(found) > _SHOWN:
         found.sort(key=lambda one: one.report.state not in TROUBLED)
+    rows = []
     for one in found[:_SHOWN]:
         told = one.report
-        table.add_row(
-            told.camera, _coloured(told.state), _age(told.since), f"{told.fps:.1f}", str(told.captured),
-            str(told.shed), str(told.spooled), Text(told.message, "dim"),
-        )  # fmt: skip
-    console.print(table)
+        numbers = (f"{told.fps:.1f}", str(told.captured), str(told.shed), str(told.spooled))
+        state, message = _coloured(told.state), Text(told.message, "dim")
+        rows.append((told.camera, state, _age(told.since), *numbers, message))
+    print_list(console, columns, rows)
     if len(found) > _SHOWN:
         console.print(f"{len(found) - _SHOWN} more; --state shows those of one state, --json shows all.")
     if len(found) > _LONG_LIST:
@@ -86,26 +84,32 @@ def print_list(found: list[ListedCamera]) -> None:
 def print_details(found: dict[str, Any]) -> None:
     """Print what `as_data` says of a camera."""
     settings = found["settings"]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
     # Counted frames per second and frames that were shed stand above.
     shown_as = {"fps": "fps_at_most", "shed": "when_full"}
     values = {key: value for key, value in found.items() if key != "settings"}
+    facts: dict[str, Text] = {}
     for name, value in {**values, **{shown_as.get(key, key): settings[key] for key in settings}}.items():
         if value not in (None, "", False):
-            shown = _coloured(CameraState(value)) if name == "state" else Text(str(value))
-            table.add_row(name.replace("_", " "), shown)
-    console.print(table)
+            facts[name.replace("_", " ")] = (
+                _coloured(CameraState(value)) if name == "state" else Text(_words(value))
+            )
+    print_facts(console, facts)
 
 
 def print_token(camera: str, made: str) -> None:
     """Print a token, and how to push with it."""
-    console.print(f"Push to {camera} with this token, which is shown this once:", highlight=False)
+    console.print(Text(f"Push to {camera} with this token, which is shown this once:"))
     console.print(
         f'  curl -H "Authorization: Bearer {made}" --data-binary @photo.jpg {push_url(camera)}',
-        highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _words(value: object) -> str:
+    if value is True:
+        return "yes"
+    return ",".join(f"{part:g}" for part in value.values()) if isinstance(value, dict) else str(value)
 
 
 def _coloured(state: CameraState) -> Text:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from services.adapters.database import migrate, open_engine
 from services.cli.camera_options import (
@@ -35,7 +35,8 @@ from services.cli.camera_options import (
     SilentAfter,
     Trigger,
 )
-from services.cli.camera_views import as_data, print_details, print_list, print_token, push_url
+from services.cli.camera_views import as_data, print_cameras, print_details, print_token, push_url
+from services.cli.layout import open_console
 from services.cli.settings import database_address
 from services.domain.camera import CameraState, OriginalPolicy, ShedPolicy
 from services.domain.errors import BadRequest, SourceUnavailable
@@ -43,8 +44,8 @@ from services.ingest.camera_rows import ListedCamera, StoredCamera
 from services.ingest.camera_store import CameraStore
 from services.ingest.configuration import PUSH, new_token, read_cameras, stored_camera
 
-console = Console()
-errors = Console(stderr=True)
+console = open_console()
+errors = open_console(stderr=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -154,6 +155,7 @@ def set_camera(
         list[str] | None,
         typer.Option("--unset", metavar="NAME", help="Go back to how it is without: fps, project, area …"),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Change a camera; it alone is restarted. What is not given stays as it is.
 
@@ -172,7 +174,7 @@ def set_camera(
         known = _one(store, camera).stored
         changed = stored_camera(given, known)
         store.change(changed, _user())
-    console.print(f"[green]{camera}[/] is changed; the ingester restarts it within seconds.", highlight=False)
+    _tell(f"{camera} is changed; the ingester restarts it within seconds.", [camera], "changed", as_json)
     _warn_if_away(changed)
 
 
@@ -192,7 +194,7 @@ def list_cameras(
         typer.echo(json.dumps([as_data(one) for one in found], indent=1))
         return
     if found:
-        print_list(found)
+        print_cameras(found)
     else:
         none = (
             f"No camera is {state.value}." if state else "No camera yet: loupe camera add ID SOURCE adds one."
@@ -213,37 +215,35 @@ def show(camera: Id, as_json: AsJson = False) -> None:
     print_details(found)
 
 
-def pause(cameras: Ids) -> None:
+def pause(cameras: Ids, as_json: AsJson = False) -> None:
     """Stop cameras until `loupe camera resume`; what they have captured is sent and judged.
 
     Example: `loupe camera pause press-1 press-2`
     """
     with camera_store() as store:
         store.pause(cameras, _user(), is_paused=True)
-    console.print(f"Paused: {', '.join(cameras)}.", highlight=False)
+    _tell(f"Paused: {', '.join(cameras)}.", cameras, "paused", as_json)
 
 
-def resume(cameras: Ids) -> None:
+def resume(cameras: Ids, as_json: AsJson = False) -> None:
     """Let paused cameras run again; one that has ended or is misconfigured is tried anew.
 
     Example: `loupe camera resume press-1`
     """
     with camera_store() as store:
         store.pause(cameras, _user(), is_paused=False)
-    console.print(f"To run: {', '.join(cameras)}.", highlight=False)
+    _tell(f"To run: {', '.join(cameras)}.", cameras, "resumed", as_json)
 
 
-def remove(cameras: Ids) -> None:
+def remove(cameras: Ids, as_json: AsJson = False) -> None:
     """Remove cameras. Frames that they captured stay, and the ledger accounts for them.
 
     Example: `loupe camera remove press-1`
     """
     with camera_store() as store:
         store.remove(cameras)
-    console.print(
-        f"Removed: {', '.join(cameras)}. Frames already captured stay accounted for: loupe ledger.",
-        highlight=False,
-    )
+    told = f"Removed: {', '.join(cameras)}. Frames already captured stay accounted for: loupe ledger."
+    _tell(told, cameras, "removed", as_json)
 
 
 def token(camera: Id, as_json: AsJson = False) -> None:
@@ -261,6 +261,13 @@ def token(camera: Id, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"camera": camera, "url": push_url(camera), "token": made}))
     else:
         print_token(camera, made)
+
+
+def _tell(sentence: str, names: Sequence[str], done: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({done: list(names)}))
+    else:
+        console.print(Text(sentence))
 
 
 def _given(
@@ -310,13 +317,9 @@ def _tell_added(new: Sequence[StoredCamera], tokens: dict[str, str], *, as_json:
         typer.echo(json.dumps(told if is_file else told[0]))
         return
     if is_file:
-        console.print(
-            f"[green]{len(new)} cameras[/] are added; loupe camera list shows them.", highlight=False
-        )
+        console.print(f"{len(new)} cameras are added; loupe camera list shows them.")
     else:
-        console.print(
-            f"[green]{new[0].camera.camera}[/] is added; loupe camera list shows it.", highlight=False
-        )
+        console.print(Text(f"{new[0].camera.camera} is added; loupe camera list shows it."))
         _warn_if_away(new[0])
     for name, made in tokens.items():
         print_token(name, made)
@@ -328,7 +331,7 @@ def _warn_if_away(one: StoredCamera) -> None:
     try:
         require_answer(one.camera.source)
     except SourceUnavailable as error:
-        errors.print(f"[yellow]{error.message}[/] It is tried again until it is.", highlight=False)
+        errors.print(Text.assemble((error.message, "yellow"), " It is tried again until it is."))
 
 
 def _user() -> str:

@@ -14,30 +14,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from services.adapters.broker.reader import KafkaTopicReader
 from services.cli.dead_letters import Filters, Found, find, letters, with_verdicts
 from services.cli.dlq_views import (
     MANIFEST,
     Group,
-    details_table,
     export_letter,
     facts_of,
-    groups_table,
     headers_of,
-    letters_table,
+    print_details,
+    print_groups,
+    print_letters,
 )
 from services.cli.events import parse_since
+from services.cli.layout import open_console
 from services.cli.redriving import Outcome, Redriver
+from services.cli.redriving import as_json as outcome_json
 from services.cli.settings import database_address, kafka_address
 from services.domain.errors import BadRequest, RetryLater, StopProcess
+from services.domain.project import checked_project_name
 from services.domain.topics import FRAMES
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
-console = Console()
+console = open_console()
 
 Cause = Annotated[str | None, typer.Option("--cause", help="Only this cause, as `list` names it.")]
 Topic = Annotated[str | None, typer.Option("--topic", help="Only of this topic, e.g. loupe.frames.")]
@@ -86,9 +90,10 @@ def list_letters(
         for one in shown:
             typer.echo(json.dumps(facts_of(one)))
     elif groups:
-        console.print(groups_table(groups, by))
-        console.print()
-        console.print(letters_table(shown))
+        print_groups(console, groups, by)
+        if shown:
+            console.print()
+            print_letters(console, shown)
     else:
         console.print("No dead letters.")
 
@@ -115,9 +120,9 @@ def show(
     if as_json:
         typer.echo(json.dumps({**facts_of(one), "headers": headers_of(one.letter)}, indent=1))
         return
-    console.print(details_table(one))
+    print_details(console, one)
     if save is not None:
-        console.print(f"{len(one.letter.original.value)} bytes written to {save}", highlight=False)
+        console.print(Text(f"{len(one.letter.original.value)} bytes written to {save}"))
 
 
 @app.command()
@@ -127,6 +132,7 @@ def export(
     topic: Topic = None,
     camera: Camera = None,
     since: Since = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the originals of dead letters as files, with all that is known of them in `manifest.jsonl`.
 
@@ -143,7 +149,10 @@ def export(
             (told,) = with_verdicts(engine, [one])
             is_new = export_letter(told, folder) is not None
             written, left = written + is_new, left + (not is_new)
-    console.print(f"{written} written to {folder}, {left} were there; facts in {MANIFEST}", highlight=False)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "written": written, "were_there": left}))
+    else:
+        console.print(Text(f"{written} written to {folder}, {left} were there; facts in {MANIFEST}"))
 
 
 @app.command()
@@ -165,6 +174,7 @@ def redrive(
     rate_fps: Annotated[
         float, typer.Option("--rate", metavar="N", min=0, help="So many a second at most; 0: no limit.")
     ] = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Publish dead letters again, byte for byte, with the same frame ids.
 
@@ -175,7 +185,9 @@ def redrive(
     `loupe dlq redrive loupe.frames.dlq:0:3`
     """
     if bool(which) == every:
-        raise BadRequest("say which: positions or frame ids, or --all with filters")
+        raise BadRequest("Say which: positions or frame ids as `loupe dlq list` names them, or --all.")
+    if project is not None:
+        checked_project_name(project)
     from services.adapters.broker.kafka import KafkaBrokerProducer
 
     outcome = Outcome()
@@ -190,7 +202,10 @@ def redrive(
         finally:
             if producer is not None:
                 producer.close()
-            _tell(outcome, is_dry=dry_run)
+            if as_json:
+                typer.echo(json.dumps(outcome_json(outcome, is_dry=dry_run), indent=1))
+            else:
+                _tell(outcome, is_dry=dry_run)
     if outcome.lost or outcome.too_large:
         raise typer.Exit(1)
 
@@ -231,7 +246,7 @@ def _filters(cause: str | None, topic: str | None, camera: str | None, since: st
 
 def _tell(outcome: Outcome, *, is_dry: bool) -> None:
     what = "would be published again" if is_dry else "published again"
-    console.print(f"{outcome.redriven} {what}", highlight=False)
+    console.print(f"{outcome.redriven} {what}")
     left_out = {
         "judged already (--again publishes them, too)": outcome.judged,
         "earlier letters of the same frames": outcome.repeats,
@@ -240,6 +255,6 @@ def _tell(outcome: Outcome, *, is_dry: bool) -> None:
     }
     for why, count in left_out.items():
         if count:
-            console.print(f"{count} left out: {why}", highlight=False)
+            console.print(f"{count} left out: {why}")
     for place in (*outcome.lost, *outcome.too_large):
-        console.print(f"  {place}", highlight=False)
+        console.print(f"  {place}")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from services.cli.dead_letters import HINTS, NO_HINT, Found
+from services.cli.layout import Column, Room, print_facts, print_list
 from services.wire.dead_letter import DeadLetter
 
 MANIFEST = "manifest.jsonl"
@@ -48,44 +49,53 @@ class Group:
         self.last = max(self.last or letter.failed_at, letter.failed_at)
 
 
-def groups_table(groups: dict[str, Group], by: str) -> Table:
-    """Return the groups, largest first; by cause each says what to do."""
+def print_groups(console: Console, groups: dict[str, Group], by: str) -> None:
+    """Print the groups, largest first; by cause each says what to do."""
     is_by_cause = by == "cause"
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    table.add_column(by, overflow="fold")
-    for column in ("letters", "judged since", "cameras" if is_by_cause else "causes"):
-        table.add_column(column, justify="right")
-    for column in ("first", "last", "what to do" if is_by_cause else ""):
-        table.add_column(column, overflow="fold")
+    columns = (
+        Column(by),
+        Column("letters", is_right=True),
+        Column("judged since", is_right=True),
+        Column("cameras" if is_by_cause else "causes", is_right=True),
+        Column("first"),
+        Column("last"),
+        Column("", room=Room.BELOW),
+    )
+    rows = []
     for name, one in sorted(groups.items(), key=lambda item: -item[1].count):
         others = len(one.cameras) if is_by_cause else len(one.causes)
-        hint = HINTS.get(name, NO_HINT) if is_by_cause else ", ".join(sorted(one.causes))
+        told = HINTS.get(name, NO_HINT) if is_by_cause else ", ".join(sorted(one.causes))
         numbers = (str(one.count), str(one.judged), str(others))
-        table.add_row(Text(name or "-"), *numbers, _time(one.first), _time(one.last), Text(hint, style="dim"))
-    return table
+        rows.append((name or "-", *numbers, _time(one.first), _time(one.last), Text(told, "dim")))
+    print_list(console, columns, rows)
 
 
-def letters_table(found: Iterable[Found]) -> Table:
-    """Return letters as a table."""
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    for column in ("position", "failed at", "camera", "cause", "tries", "reason", "frame", ""):
-        table.add_column(column, overflow="fold")
+def print_letters(console: Console, found: Iterable[Found]) -> None:
+    """Print letters, each with its reason."""
+    columns = (
+        Column("position"),
+        Column("failed at"),
+        Column("cause"),
+        Column("camera"),
+        Column("tries", is_right=True),
+        Column("since", room=Room.BELOW),
+        Column("frame", room=Room.BELOW),
+        Column("", room=Room.BELOW),
+    )
+    rows = []
     for one in found:
         letter = one.letter
         # Text, not markup: these words are other people's.
-        cells = (
-            one.place, _time(letter.failed_at), letter.camera, letter.cause, str(letter.tries), letter.reason,
-            letter.frame_id, "judged since" if one.is_judged else "",
-        )  # fmt: skip
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        words = (one.place, _time(letter.failed_at), letter.cause, letter.camera, str(letter.tries))
+        since = "judged" if one.is_judged else ""
+        rows.append((*(Text(word) for word in (*words, since, letter.frame_id)), Text(letter.reason, "dim")))
+    print_list(console, columns, rows)
 
 
-def details_table(one: Found) -> Table:
-    """Return everything of one letter."""
+def print_details(console: Console, one: Found) -> None:
+    """Print everything of one letter."""
     letter = one.letter
     original = letter.position
-    table = Table(box=None, show_header=False, padding=(0, 2))
     rows = {
         "position": one.place,
         "original": f"{original.topic}:{original.partition}:{original.offset}",
@@ -99,9 +109,7 @@ def details_table(one: Found) -> Table:
         **{f"header {name}": text for name, text in headers_of(letter).items()},
         "what to do": HINTS.get(letter.cause, NO_HINT),
     }
-    for name, text in rows.items():
-        table.add_row(f"[dim]{name}[/]", Text(text, overflow="fold"))
-    return table
+    print_facts(console, rows)
 
 
 def facts_of(one: Found) -> dict[str, object]:

@@ -8,17 +8,16 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from services.adapters.broker.reader import KafkaTopicReader
 from services.adapters.database import open_engine
+from services.cli.layout import open_console, print_facts
 from services.cli.settings import database_address, kafka_address, object_store
 from services.domain.errors import BadRequest
 from services.results.pixels import PixelFinder, Pixels
 
-console = Console()
+console = open_console()
 
 
 def image(
@@ -52,7 +51,7 @@ def image(
     if as_json:
         typer.echo(json.dumps(as_plain(found), indent=1))
     else:
-        console.print(_facts(found, save))
+        _show(found, save)
     if found.image is None:
         raise typer.Exit(1)
 
@@ -71,20 +70,21 @@ def as_plain(found: Pixels) -> dict[str, object]:
     }
 
 
-def _facts(found: Pixels, save: Path | None) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_row("[dim]frame[/]", Text(str(found.frame_id)))
-    table.add_row("[dim]camera[/]", Text(found.camera or "unknown"))
-    for end in found.ends:
-        table.add_row("[dim]end[/]", Text(end, overflow="fold"))
+def _show(found: Pixels, save: Path | None) -> None:
+    facts: dict[str, Text] = {
+        "frame": Text(str(found.frame_id)),
+        "camera": Text(found.camera or "unknown"),
+    }
+    if found.ends:
+        facts["end"] = Text("\n".join(found.ends))
     if found.image is not None:
-        table.add_row("[dim]pixels[/]", Text(found.where, "green", overflow="fold"))
-        table.add_row("[dim]bytes[/]", Text(str(len(found.image))))
-        table.add_row("[dim]sha256[/]", Text(found.sha256 or "", overflow="fold"))
+        facts["pixels"] = Text(found.where, "green")
+        facts["bytes"] = Text(str(len(found.image)))
+        facts["sha256"] = Text(found.sha256 or "")
     else:
-        table.add_row("[dim]pixels[/]", Text("none", "red"))
-    for note in found.notes:
-        table.add_row("[dim]note[/]", Text(note, overflow="fold"))
+        facts["pixels"] = Text("none", "red")
+    if found.notes:
+        facts["note"] = Text("\n".join(found.notes))
     if save is not None and found.image is not None:
-        table.add_row("[dim]saved[/]", Text(str(save)))
-    return table
+        facts["saved"] = Text(str(save))
+    print_facts(console, facts)

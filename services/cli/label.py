@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from services.cli.layout import Column, Room, open_console, print_list
 from services.cli.settings import database_address, kafka_address, object_store
 from services.domain.errors import BadRequest, Rejected
 from services.domain.frame import IMAGE_SUFFIXES, ImageReference
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from services.trainer.datasets import LabelCounts
     from services.trainer.labelling import Labeller, MaskFile, Statement
 
-console = Console()
-errors = Console(stderr=True)
+console = open_console()
+errors = open_console(stderr=True)
 # A picture and what is said of it, or why nothing is.
 Wish = tuple[str, "Statement | Rejected"]
 # Refused pictures that are named; all of them are in the JSON.
@@ -132,7 +131,7 @@ def labels(
     if as_json:
         typer.echo(json.dumps({one.project: _counts_as_json(one) for one in counts}, indent=1))
     elif counts:
-        console.print(_counts_table(counts))
+        _show_counts(counts)
     else:
         console.print("Nothing is labelled yet." if project is None else f"Nothing of {project} is labelled.")
 
@@ -312,28 +311,29 @@ def _frame_image(frame_id: UUID) -> ImageReference:
 
 def _show(project: str, outcome: Outcome) -> None:
     for name, error in outcome.refused[:_SHOWN_REFUSED]:
-        errors.print(Text.assemble((name, "bold"), ": ", error.message), soft_wrap=True)
+        errors.print(Text.assemble((name, "bold"), ": ", error.message))
     if len(outcome.refused) > _SHOWN_REFUSED:
         errors.print(f"and {len(outcome.refused) - _SHOWN_REFUSED} more refused: --json has all")
     normal, anomaly = outcome.count(Verdict.NORMAL), outcome.count(Verdict.ANOMALY)
     parts = [f"{normal} normal", f"{anomaly} anomaly", f"{outcome.masks} masks"]
     if outcome.refused:
         parts.append(f"{len(outcome.refused)} refused")
-    console.print(f"[green]{project}[/]: {', '.join(parts)}.", highlight=False)
+    console.print(f"[green]{project}[/]: {', '.join(parts)}.")
 
 
 def _counts_as_json(one: LabelCounts) -> dict[str, object]:
     return {"verdicts": dict(one.verdicts), "types": dict(one.types), "masks": one.masks}
 
 
-def _counts_table(counts: Iterable[LabelCounts]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    table.add_column("project")
-    for column in ("normal", "anomaly", "masks"):
-        table.add_column(column, justify="right")
-    table.add_column("images per anomaly type", overflow="fold")
+def _show_counts(counts: Iterable[LabelCounts]) -> None:
+    columns = (
+        Column("project"),
+        *(Column(name, is_right=True) for name in ("normal", "anomaly", "masks")),
+        Column("images per anomaly type", room=Room.BELOW),
+    )
+    rows = []
     for one in counts:
         types = ", ".join(f"{name} {count}" for name, count in sorted(one.types.items()))
         numbers = (one.verdicts[Verdict.NORMAL.value], one.verdicts[Verdict.ANOMALY.value], one.masks)
-        table.add_row(one.project, *map(str, numbers), Text(types or "-"))
-    return table
+        rows.append((one.project, *map(str, numbers), types))
+    print_list(console, columns, rows)

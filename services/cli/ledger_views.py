@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
+from services.cli.layout import Cell, Column, Room, open_console, print_list
 from services.domain.ledger import CameraBalance, all_balanced
 
 if TYPE_CHECKING:
     from services.results.proof import Progress as Hearing
     from services.results.proof import Proof
 
-console = Console()
+console = open_console()
 Balances = Mapping[str, CameraBalance]
 
 # Frames named per camera, and findings of a proof; all of them are in the JSON.
@@ -37,7 +37,7 @@ def print_balances(balances: Balances, *, as_json: bool) -> None:
     if not balances:
         console.print("No frame has been captured yet.")
         return
-    console.print(_balances_table(balances))
+    _show_balances(balances)
     for camera, one in balances.items():
         for frame_id in one.missing[:_SHOWN_MISSING]:
             console.print(Text.assemble(("missing", "red"), f" {camera} {frame_id}"))
@@ -52,9 +52,9 @@ def print_proof(proof: Proof, *, as_json: bool) -> None:
         _print_proof_json(proof)
         return
     if proof.balances:
-        console.print(_balances_table(proof.balances))
+        _show_balances(proof.balances)
         console.print()
-    console.print(_checks_table(proof))
+    _show_checks(proof)
     findings = proof.findings()
     for finding in islice(findings, _SHOWN_FINDINGS):
         console.print(_finding_line(finding))
@@ -101,49 +101,52 @@ def _print_proof_json(proof: Proof) -> None:
     typer.echo("]}")
 
 
-def _balances_table(balances: Balances) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 1))
-    table.add_column("")
-    table.add_column("camera", overflow="fold")
-    for column in ("captured", "judged", "quarantined", "shed", "missing"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("", style="dim", overflow="fold")
-    for camera, one in balances.items():
-        table.add_row(_mark(one.is_balanced), Text(camera), *_numbers(one), _reasons(one.shed_by_reason))
+def _show_balances(balances: Balances) -> None:
+    columns = (
+        Column("  camera"),
+        *(Column(name, is_right=True) for name in ("captured", "judged", "quarantined", "shed", "missing")),
+        Column("", room=Room.BELOW),
+    )
+    rows: list[Sequence[Cell]] = [
+        (_marked(one.is_balanced, camera), *_numbers(one), _reasons(one.shed_by_reason))
+        for camera, one in balances.items()
+    ]
     if len(balances) > 1:
-        rows = [[int(number) for number in _numbers(one)] for one in balances.values()]
-        sums = (str(sum(column)) for column in zip(*rows, strict=True))
+        counts = [[int(number) for number in _numbers(one)] for one in balances.values()]
+        sums = (str(sum(column)) for column in zip(*counts, strict=True))
         reasons = sum((Counter(one.shed_by_reason) for one in balances.values()), Counter())
-        table.add_row(_mark(all_balanced(balances)), "all", *sums, _reasons(reasons), style="bold")
-    return table
+        rows.append((_marked(all_balanced(balances), "all"), *sums, _reasons(reasons)))
+    print_list(console, columns, rows)
 
 
-def _mark(is_right: bool) -> str:
-    return "[green]✓[/]" if is_right else "[red]✗[/]"
+def _marked(is_right: bool, name: str) -> Text:
+    return Text.assemble(("✓ ", "green") if is_right else ("✗ ", "red"), name)
 
 
 def _numbers(one: CameraBalance) -> list[str]:
     return [str(n) for n in (one.captured, one.judged, one.quarantined, one.shed, one.missing_count)]
 
 
-def _reasons(shed: Mapping[str, int]) -> str:
-    return "shed: " + ", ".join(f"{why} {count}" for why, count in sorted(shed.items())) if shed else ""
+def _reasons(shed: Mapping[str, int]) -> Text:
+    told = "shed: " + ", ".join(f"{why} {count}" for why, count in sorted(shed.items())) if shed else ""
+    return Text(told, "dim")
 
 
-def _checks_table(proof: Proof) -> Table:
+def _show_checks(proof: Proof) -> None:
     from services.results.proof import CHECKS
 
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    for column, justify in (("", "left"), ("check", "left"), ("looked at", "right"), ("wrong", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("noted", justify="right")
-    table.add_column("", style="dim", overflow="fold")
+    columns = (
+        Column("  check"),
+        *(Column(name, is_right=True) for name in ("looked at", "wrong", "noted")),
+        Column("", room=Room.BELOW),
+    )
+    rows: list[Sequence[Cell]] = []
     for name, what in CHECKS.items():
         if (one := proof.checks.get(name)) is not None:
             told = what + (f" ({one.told})" if one.told else "")
             numbers = (str(n) for n in (one.looked_at, one.wrong, one.noted))
-            table.add_row(_mark(not one.wrong), name, *numbers, Text(told))
-    return table
+            rows.append((_marked(not one.wrong, name), *numbers, Text(told, "dim")))
+    print_list(console, columns, rows)
 
 
 def _finding_line(finding: dict[str, object]) -> Text:

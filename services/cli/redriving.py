@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from services.adapters.broker.protocol import Delivery, Producer
@@ -26,23 +26,37 @@ _IN_FLIGHT = 16
 _ACKNOWLEDGED_WITHIN_S = 40.0
 
 
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """A letter that was published again; `project` is asked to judge it, None lets routes decide."""
+
+    position: str
+    frame_id: str
+    project: str | None
+
+
 @dataclass
 class Outcome:
     """What became of the letters.
 
     Attributes:
-        redriven: published again and acknowledged.
+        letters: published again and acknowledged; on a dry run, what would be published.
         judged: left out, because their frames have a verdict.
         repeats: left out, because a later letter of the same frame is among them.
         lost: their bytes were too large for a letter, and the original is no longer kept.
         too_large: the broker does not take them.
     """
 
-    redriven: int = 0
+    letters: list[Redriven] = field(default_factory=list)
     judged: int = 0
     repeats: int = 0
     lost: list[str] = field(default_factory=list)
     too_large: list[str] = field(default_factory=list)
+
+    @property
+    def redriven(self) -> int:
+        """How many were published again."""
+        return len(self.letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +92,15 @@ class Redriver:
         Raises:
             BrokerUnavailable: not all were acknowledged; run it again.
         """
-        waiting: deque[Delivery] = deque()
+        waiting: deque[tuple[Delivery, Redriven]] = deque()
         started_s, sent = self.clock_s(), 0
         for place, letter in self._whole_letters(self._chosen(letters, outcome)[:limit], outcome):
+            told = Redriven(place, letter.frame_id, self._project_of(letter))
             if self.producer is None:
-                outcome.redriven += 1
+                outcome.letters.append(told)
                 continue
             try:
-                waiting.append(self.producer.send(encode_redrive(letter, self.project)))
+                waiting.append((self.producer.send(encode_redrive(letter, self.project)), told))
             except ImageTooLarge:
                 outcome.too_large.append(place)
                 continue
@@ -127,9 +142,15 @@ class Redriver:
                     else:
                         yield place, letter
 
-    def _acknowledge(self, waiting: deque[Delivery], outcome: Outcome) -> None:
-        waiting.popleft().result(_ACKNOWLEDGED_WITHIN_S)
-        outcome.redriven += 1
+    def _project_of(self, letter: DeadLetter) -> str | None:
+        if letter.original.topic != FRAMES.name:
+            return None
+        return self.project or decode_frame(letter.original).project
+
+    def _acknowledge(self, waiting: deque[tuple[Delivery, Redriven]], outcome: Outcome) -> None:
+        delivery, told = waiting.popleft()
+        delivery.result(_ACKNOWLEDGED_WITHIN_S)
+        outcome.letters.append(told)
         if self.progress:
             self.progress(outcome.redriven)
 
@@ -146,3 +167,19 @@ class Redriver:
             if is_it and (not letter.frame_id or str(decode_frame(record).frame_id) == letter.frame_id):
                 return replace(letter, original=record)
         return None
+
+
+def as_json(outcome: Outcome, *, is_dry: bool) -> dict[str, object]:
+    """Return what `--json` prints."""
+    lost = "bytes are kept nowhere any more"
+    failed = [{"position": one, "why": lost} for one in outcome.lost]
+    failed += [{"position": one, "why": "too large for the broker"} for one in outcome.too_large]
+    return {
+        "redriven": outcome.redriven,
+        "skipped_judged": outcome.judged,
+        "skipped_repeats": outcome.repeats,
+        "failed": len(failed),
+        "dry_run": is_dry,
+        "letters": [asdict(one) for one in outcome.letters],
+        "failed_letters": failed,
+    }

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from services.adapters.database import open_engine
+from services.cli.layout import Column, Room, open_console, print_list
 from services.cli.settings import database_address
+from services.cli.unjudged import cameras_seen, unjudged
 from services.domain.errors import BadRequest
 from services.domain.hosting import (
     RETENTION_DAYS,
@@ -37,8 +37,14 @@ from services.domain.hosting import (
 from services.hosting.route_store import RouteStore, StoredRoute, told
 from services.hosting.store import HostingStore
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
-console = Console()
+console = open_console()
+errors = open_console(stderr=True)
+# Cameras without a judge that a warning names.
+_SHOWN_UNJUDGED = 5
 
 _DAYS = ", ".join(f"{name} {days} days" for name, days in RETENTION_DAYS.items() if days)
 Pattern = Annotated[
@@ -71,7 +77,7 @@ def route() -> None:
     """Which camera goes to which project. Changes take effect within seconds, without a restart.
 
     Of the live routes that match a camera one judges: the highest priority, then the narrowest pattern.
-    While a single project is hosted and no live route is set, it judges every camera.
+    While a single project is hosted, it judges every camera that no live route matches.
     """
 
 
@@ -81,7 +87,7 @@ def list_routes(as_json: AsJson = False) -> None:
 
     Example: `loupe route list`
     """
-    with _stores() as (routes, hosting):
+    with _stores() as (routes, hosting, _):
         stored, hosted = routes.all(), _hosted(hosting)
     order = {route: place for place, route in enumerate(by_importance(one.route for one in stored))}
     stored = tuple(sorted(stored, key=lambda one: order[one.route]))
@@ -89,9 +95,9 @@ def list_routes(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([_as_json(one, hosted) for one in stored], indent=1))
         return
     if stored:
-        console.print(_table(stored, hosted))
+        _show(stored, hosted)
     if not any(one.route.mode is RouteMode.LIVE for one in stored):
-        console.print(_without_routes(hosted), highlight=False)
+        console.print(Text(_without_routes(hosted)))
 
 
 @app.command()
@@ -113,10 +119,11 @@ def add(
     """
     wanted = Route(camera_pattern, project, mode, **_given(share, archive, retention, deadline, priority))
     by, at = getpass.getuser(), datetime.now(UTC)
-    with _stores() as (routes, hosting):
+    with _stores() as (routes, hosting, engine):
         routes.add(wanted, by, at)
         hosted = _hosted(hosting)
-    _tell("set", StoredRoute(wanted, by, at), hosted, as_json)
+        left = _left(engine, routes, hosted, at)
+    _tell("set", StoredRoute(wanted, by, at), hosted, left, as_json)
 
 
 @app.command("set")
@@ -139,10 +146,11 @@ def set_route(
     if not changes:
         raise BadRequest("Name what is to change, for example --archive all.")
     by, at = getpass.getuser(), datetime.now(UTC)
-    with _stores() as (routes, hosting):
+    with _stores() as (routes, hosting, engine):
         changed = routes.change(Route(camera_pattern, project, mode), changes, by, at)
         hosted = _hosted(hosting)
-    _tell("changed", StoredRoute(changed, by, at), hosted, as_json)
+        left = _left(engine, routes, hosted, at)
+    _tell("changed", StoredRoute(changed, by, at), hosted, left, as_json)
 
 
 @app.command()
@@ -150,15 +158,22 @@ def remove(
     camera_pattern: Pattern,
     project: Project,
     mode: Annotated[RouteMode | None, typer.Option("--mode", help="Only of this mode.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a route.
 
     Example: `loupe route remove "*" plates-new --mode canary`
     """
-    with _stores() as (routes, _):
+    with _stores() as (routes, hosting, engine):
         removed = routes.remove(camera_pattern, project, mode)
+        left = _left(engine, routes, _hosted(hosting), datetime.now(UTC))
+    if as_json:
+        removed_json = [_plain(one) for one in removed]
+        typer.echo(json.dumps({"removed": removed_json, "cameras_without_route": left}, indent=1))
+        return
     for one in removed:
         console.print(Text(f"The {told(one)} is removed."))
+    _warn(left)
 
 
 @app.command("test")
@@ -170,17 +185,18 @@ def tell_camera(
 
     Example: `loupe route test press-7`
     """
-    with _stores() as (routes, hosting):
+    with _stores() as (routes, hosting, _):
         every, hosted = [one.route for one in routes.all()], _hosted(hosting)
     found = judged_by(camera, every, hosted)
     if as_json:
         typer.echo(json.dumps([{**_plain(one), "counts": counts, "why": why} for one, counts, why in found]))
     elif not found:
         console.print("No route matches; its frames are let go and declared shed (no-route).")
-        console.print(_without_routes(hosted) if not every else "", highlight=False)
+        if not every:
+            console.print(Text(_without_routes(hosted)))
     for one, counts, why in () if as_json else found:
         mark = Text("●", "green" if counts else "dim")
-        console.print(mark, Text(f"{told(one)}: {why}"))
+        console.print(Text.assemble(mark, f" {told(one)}: {why}"))
 
 
 def judged_by(camera: str, every: Sequence[Route], hosted: Sequence[str]) -> list[tuple[Route, bool, str]]:
@@ -237,10 +253,10 @@ def _given(
 
 
 @contextmanager
-def _stores() -> Iterator[tuple[RouteStore, HostingStore]]:
+def _stores() -> Iterator[tuple[RouteStore, HostingStore, Engine]]:
     engine = open_engine(database_address())
     try:
-        yield RouteStore(engine), HostingStore(engine)
+        yield RouteStore(engine), HostingStore(engine), engine
     finally:
         engine.dispose()
 
@@ -251,13 +267,20 @@ def _hosted(store: HostingStore) -> list[str]:
     return sorted(one.hosting.project for one in store.hosted() if one.status is not failed)
 
 
-def _tell(what: str, stored: StoredRoute, hosted: Sequence[str], as_json: bool) -> None:
+def _left(engine: Engine, routes: RouteStore, hosted: Sequence[str], now: datetime) -> list[str]:
+    """Return the cameras that no live route matches now."""
+    return unjudged(cameras_seen(engine, hosted, now), [one.route for one in routes.all()], hosted)
+
+
+def _tell(what: str, stored: StoredRoute, hosted: Sequence[str], left: Sequence[str], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_as_json(stored, hosted), indent=1))
+        told_json = {**_as_json(stored, hosted), "cameras_without_route": list(left)}
+        typer.echo(json.dumps(told_json, indent=1))
         return
     console.print(Text(f"The {told(stored.route)} is {what}; it is in force within seconds."))
     if stored.route.project not in hosted:
         console.print(Text(f"{stored.route.project} is not hosted yet: until then the route does not count."))
+    _warn(left)
 
 
 def _without_routes(hosted: Sequence[str]) -> str:
@@ -284,25 +307,41 @@ def _as_json(stored: StoredRoute, hosted: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _table(stored: Sequence[StoredRoute], hosted: Sequence[str]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    for column in ("cameras", "project", "mode", "keeps", "for", "deadline", "priority", "set by", "at"):
-        table.add_column(column, overflow="fold")
+def _show(stored: Sequence[StoredRoute], hosted: Sequence[str]) -> None:
+    columns = (
+        *(Column(name) for name in ("cameras", "project", "mode", "keeps pixels")),
+        Column("priority", is_right=True),
+        Column("deadline", room=Room.BELOW),
+        Column("set by", room=Room.WIDE),
+        Column("at", room=Room.WIDE),
+    )
+    rows = []
     for one in stored:
-        route = one.route
+        route, at = one.route, one.changed_at
         share = f" {route.share_ratio:.1%}" if route.mode is RouteMode.CANARY else ""
+        kept_for = "" if route.archive is ArchivePolicy.NONE else f", {route.retention.value}"
         cells = (
             Text(route.camera_pattern),
             Text(route.project, "" if route.project in hosted else "red"),
             Text(route.mode.value + share),
-            Text(route.archive.value),
-            Text("" if route.archive is ArchivePolicy.NONE else route.retention.value),
-            Text(f"{route.deadline_s:g} s" if route.deadline_s else ""),
+            Text(route.archive.value + kept_for),
             Text(str(route.priority)),
+            Text(f"{route.deadline_s:g} s" if route.deadline_s else ""),
             Text(one.changed_by),
-            Text(f"{one.changed_at.astimezone():%m-%d %H:%M:%S}" if one.changed_at else ""),
+            Text(f"{at.astimezone():%m-%d %H:%M:%S}" if at else ""),
         )
-        table.add_row(*cells)
-    missing = sorted({one.route.project for one in stored} - set(hosted))
-    table.caption = f"not hosted, so not in force: {', '.join(missing)}" if missing else None
-    return table
+        rows.append(cells)
+    print_list(console, columns, rows)
+    if missing := sorted({one.route.project for one in stored} - set(hosted)):
+        console.print(Text(f"Not hosted, so not in force: {', '.join(missing)}."))
+
+
+def _warn(left: Sequence[str]) -> None:
+    """Say whose frames would be let go."""
+    if not left:
+        return
+    named = ", ".join(left[:_SHOWN_UNJUDGED])
+    more = f" and {len(left) - _SHOWN_UNJUDGED} more" if len(left) > _SHOWN_UNJUDGED else ""
+    what = "camera, whose frames are" if len(left) == 1 else "cameras, whose frames are"
+    warning = f"No live route matches {len(left)} {what} let go and declared shed (no-route): {named}{more}."
+    errors.print(Text(warning, "yellow"))

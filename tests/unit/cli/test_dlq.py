@@ -12,7 +12,15 @@ from rich.console import Console
 from services.adapters.broker.memory import MemoryBroker
 from services.adapters.broker.reader import MemoryTopicReader
 from services.cli.dead_letters import HINTS, Filters, find, letters
-from services.cli.dlq_views import MANIFEST, Group, export_letter, groups_table, suffix_of
+from services.cli.dlq_views import (
+    MANIFEST,
+    Group,
+    export_letter,
+    print_details,
+    print_groups,
+    print_letters,
+    suffix_of,
+)
 from services.domain.errors import BadRequest, LoupeError, Rejected
 from services.wire.record import OutRecord
 from tests.unit.results.builders import frame, letter, publish
@@ -72,10 +80,35 @@ def test_groups_say_how_many_of_whom_and_what_to_do(reader: MemoryTopicReader) -
     for one in letters(reader):
         group.add(one)
     assert (group.count, group.cameras, group.causes) == (2, {"cam-1", "cam-2"}, {"UnreadableImage"})
-    console = Console(width=200)
+    console = Console(width=200, color_system=None)
     with console.capture() as shown:
-        console.print(groups_table({"UnreadableImage": group}, "cause"))
-    assert HINTS["UnreadableImage"][:30] in shown.get()
+        print_groups(console, {"UnreadableImage": group}, "cause")
+    assert HINTS["UnreadableImage"] in shown.get()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_groups_and_letters_fit_a_terminal_and_break_no_id(reader: MemoryTopicReader, width: int) -> None:
+    console = Console(width=width, force_terminal=True, color_system=None)
+    found = [replace(one, is_judged=True) for one in letters(reader)]
+    reason = "The 25 bytes are not an image that can be decoded: no JPEG, PNG or WebP begins so. " * 2
+    told = [replace(one.letter, reason=reason, cause="FrameCrashesModel") for one in found]
+    found = [replace(one, letter=new) for one, new in zip(found, told, strict=True)]
+    groups = {name: Group() for name in HINTS}
+    for one in found:
+        for group in groups.values():
+            group.add(one)
+    with console.capture() as shown:
+        print_groups(console, groups, "cause")
+        print_letters(console, found)
+        print_details(console, found[0])
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["cause", "letters", "judged", "since", "cameras", "first", "last"]
+    heads = [line for line in lines if line.startswith("position")]
+    assert heads[0].split()[:5] == ["position", "failed", "at", "cause", "camera"]
+    assert sum(found[0].letter.frame_id in line for line in lines) == 2
+    assert any(line.startswith("loupe.frames.dlq:0:1 ") for line in lines)
+    assert " ".join(reason.split()) in " ".join(shown.get().split())
 
 
 def test_exported_files_are_never_overwritten(reader: MemoryTopicReader, tmp_path: Path) -> None:

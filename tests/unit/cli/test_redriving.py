@@ -15,7 +15,7 @@ from services.adapters.cache.memory import MemoryCache
 from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine
 from services.cli.dead_letters import Filters, letters, with_verdicts
-from services.cli.redriving import Outcome, Redriver
+from services.cli.redriving import Outcome, Redriver, as_json
 from services.domain.errors import BrokerUnavailable, ImageTooLarge, UnreadableImage
 from services.domain.frame import Frame
 from services.domain.topics import FRAMES, FRAMES_DLQ
@@ -188,3 +188,37 @@ def test_a_rate_is_kept(bench: Bench) -> None:
 
     redrive(bench, rate_fps=10.0, clock_s=lambda: now[0], sleep=sleep)
     assert slept == pytest.approx([0.1] * 5)
+
+
+def test_what_was_published_is_named_with_who_is_to_judge(bench: Bench) -> None:
+    for _ in range(3):
+        publish_bare(bench.broker, "foreign")
+    quarantine(bench, *recorded(bench))
+    frame_ids = [str(decode_frame(record).frame_id) for record in recorded(bench)]
+    judge(bench, [decode_frame(recorded(bench)[0])])
+    told = as_json(redrive(bench, project="other", limit=1), is_dry=False)
+    assert told == {
+        "redriven": 1,
+        "skipped_judged": 1,
+        "skipped_repeats": 0,
+        "failed": 0,
+        "dry_run": False,
+        "letters": [{"position": "loupe.frames.dlq:0:1", "frame_id": frame_ids[1], "project": "other"}],
+        "failed_letters": [],
+    }
+    quarantine(bench, recorded(bench)[3])
+    # It asks for the project that it was sent to before.
+    again = as_json(redrive(bench), is_dry=True)
+    assert again["letters"] == [
+        {"position": "loupe.frames.dlq:0:2", "frame_id": frame_ids[2], "project": None},
+        {"position": "loupe.frames.dlq:0:3", "frame_id": frame_ids[1], "project": "other"},
+    ]
+    assert (again["dry_run"], again["skipped_repeats"]) == (True, 1)
+
+
+def test_what_could_not_be_published_is_named_with_why(bench: Bench) -> None:
+    publish_bare(bench.broker, "foreign")
+    quarantine(bench, recorded(bench)[0])
+    told = as_json(redrive(bench, Small(bench.broker)), is_dry=False)
+    assert told["failed"] == 1
+    assert told["failed_letters"] == [{"position": "loupe.frames.dlq:0:0", "why": "too large for the broker"}]

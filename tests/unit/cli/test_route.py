@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine
+from services.cli import route
 from services.cli.main import app
 from services.domain.hosting import Hosting, HostingStatus
 from services.hosting.store import HostingStore, Wish
+from services.ingest.camera_store import CameraStore
+from services.ingest.configuration import stored_camera
+from services.results.batch import Read
+from services.results.store import Store
+from tests.unit.results.builders import frame, verdict, verdict_records
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -22,7 +31,8 @@ class Desk:
     """A database with hosted projects, and the command."""
 
     def __init__(self, url: str) -> None:
-        self.store = HostingStore(open_engine(url))
+        self.engine = open_engine(url)
+        self.store = HostingStore(self.engine)
 
     def host(self, *projects: str, status: HostingStatus = HostingStatus.HOSTED) -> None:
         for project in projects:
@@ -143,3 +153,65 @@ def test_a_shadow_alone_judges_nobody(desk: Desk) -> None:
     desk.run("add", "*", "caps", "--mode", "shadow")
     (found,) = desk.json("test", "cam")
     assert (found["counts"], found["why"]) == (False, "does not count, no live route matches")
+
+
+def seen(desk: Desk, *names: str, **options: str) -> None:
+    """Configure cameras."""
+    new = [stored_camera({"camera": name, "source": "synthetic", **options}) for name in names]
+    CameraStore(desk.engine).add(new, "ada")
+
+
+def test_a_change_that_leaves_cameras_without_a_judge_says_which(desk: Desk) -> None:
+    desk.host("plates", "caps")
+    seen(desk, "saw-1", "saw-2")
+    seen(desk, "press-1")
+    seen(desk, "asks-itself", project="caps")
+    done = desk.run("add", "press-*", "plates")
+    assert done.stderr == (
+        "No live route matches 2 cameras, whose frames are let go and declared shed (no-route): "
+        "saw-1, saw-2.\n"
+    )
+    assert desk.json("add", "saw-1", "caps")["cameras_without_route"] == ["saw-2"]
+    assert desk.run("add", "saw-*", "plates").stderr == ""
+    assert desk.json("remove", "saw-*", "plates")["cameras_without_route"] == ["saw-2"]
+    assert "1 camera, whose" in desk.run("set", "press-*", "plates", "--archive", "all").stderr
+
+
+def test_cameras_of_foreign_producers_are_known_by_their_verdicts(desk: Desk) -> None:
+    desk.host("plates", "caps")
+    told = [
+        replace(verdict(frame(n, "foreign")), project="plates", judged_at=datetime.now(UTC)) for n in range(3)
+    ]
+    batch = [Read(one, record) for one, record in zip(told, verdict_records(*told), strict=True)]
+    Store(desk.engine, SystemClock()).add_inspections(batch)
+    assert desk.json("add", "press-*", "plates")["cameras_without_route"] == ["foreign"]
+
+
+def test_many_cameras_without_a_judge_are_counted(desk: Desk) -> None:
+    desk.host("plates", "caps")
+    seen(desk, *(f"saw-{n}" for n in range(9)))
+    assert desk.run("add", "press-*", "plates").stderr.endswith("saw-3, saw-4 and 4 more.\n")
+
+
+def test_nobody_hosted_means_waiting_and_no_warning(desk: Desk) -> None:
+    seen(desk, "saw-1")
+    assert desk.run("add", "press-*", "plates").stderr == ""
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_list_of_routes_fits_and_has_whole_headings(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(route, "console", Console(width=width))
+    desk.host("plates-of-line-3", "caps")
+    kept = ("--deadline", "5", "--archive", "all", "--retention", "forever")
+    desk.run("add", "press-*", "plates-of-line-3", *kept)
+    desk.run("add", "*", "caps", "--mode", "canary", "--share", "0.125", "--priority", "10")
+    shown = desk.run("list").stdout
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    for heading in ("cameras", "project", "mode", "keeps pixels", "priority"):
+        assert heading in lines[0]
+    assert ("set by" in lines[0]) is (width == 140)
+    assert "deadline 5 s" in shown or "deadline" in lines[0]
+    assert "canary 12.5%" in shown
