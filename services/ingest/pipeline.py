@@ -158,8 +158,7 @@ class Ingester:
                 self._settle(taken, self._accept(taken, camera), camera)
             case Unreadable():
                 logger.warning("camera %s: %s: %s", self._spec.camera, taken.subject, taken.reason)
-                self._shed(camera, 1, ShedReason.UNREADABLE_SOURCE, taken.receipt)
-                self._settle(taken, ShedReason.UNREADABLE_SOURCE, camera)
+                self._settle(taken, self._shed(camera, 1, taken.shed, taken.receipt), camera)
             case Skipped():
                 self._shed(camera, taken.count, ShedReason.SKIPPED)
         now_s = self._clock.monotonic_s()

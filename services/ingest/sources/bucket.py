@@ -22,6 +22,7 @@ from threading import Event
 from services.adapters.object_store import ObjectEntry, ObjectStore
 from services.domain.camera import CameraState
 from services.domain.errors import BadRequest, SourceUnavailable, StoreUnavailable, UnknownObject
+from services.domain.ledger import ShedReason
 from services.domain.topics import CLAIM_LIMIT_BYTES, INLINE_LIMIT_BYTES
 from services.ingest.sources.filing import DONE, FAILED, REASON_SUFFIX
 from services.ingest.sources.folder import is_image_name
@@ -162,7 +163,8 @@ class BucketSource:
             size_mb, limit_mb = entry.size_bytes / 1e6, CLAIM_LIMIT_BYTES / 1e6
             reason = f"It has {size_mb:.1f} MB, at most {limit_mb:.1f} MB are taken."
             self._taken.add(_mark(entry))
-            return Unreadable(subject, reason, partial(self._on_failed, entry, reason), receipt)
+            on_settled = partial(self._on_failed, entry, reason)
+            return Unreadable(subject, reason, on_settled, receipt, ShedReason.TOO_LARGE)
         try:
             data = image.result() if image else self._store.get(entry.uri)
         except StoreUnavailable as error:

@@ -71,7 +71,8 @@ class Filing:
         """Work in `folder`; touches nothing yet."""
         self._folder, self._now, self._rename = folder, now, rename
         self._lock = Lock()
-        self._taken: set[str] = set()
+        # By name, with the state in which each was read, as far as it was.
+        self._taken: dict[str, os.stat_result | None] = {}
         self._left: dict[Found, _Left] = {}
         self._made: dict[str, Path] = {}
         self._numbers: dict[Path, int] = {}
@@ -99,10 +100,10 @@ class Filing:
         """Tell whether a file is taken and still in its place."""
         return name in self._taken
 
-    def take(self, file: Found) -> None:
-        """Note that a file is taken."""
+    def take(self, file: Found, state: os.stat_result | None = None) -> None:
+        """Note that a file is taken, and in which state it was read."""
         with self._lock:
-            self._taken.add(file.name)
+            self._taken[file.name] = state
 
     def settle(self, file: Found, reason: str | None) -> None:
         """Move a taken file: to `done/`, or with a reason to `failed/`. Never raises."""
@@ -133,7 +134,7 @@ class Filing:
             logger.warning("%s cannot be moved: %s", text_of(self._folder / file.name), error.strerror)
         else:
             self._left.pop(file, None)
-            self._taken.discard(file.name)
+            self._taken.pop(file.name, None)
 
     def _move(self, file: Found, reason: str | None) -> None:
         source = self._folder / file.name
@@ -141,12 +142,20 @@ class Filing:
             now = source.lstat()
         except FileNotFoundError:
             return
-        if (now.st_mtime_ns, now.st_size) != (file.mtime_ns, file.size_bytes):
+        if (now.st_mtime_ns, now.st_size) != (file.mtime_ns, file.size_bytes) or self._is_other(file, now):
             return  # another picture of the same name has come meanwhile, and is not taken yet
         target = self._target(file.name, FAILED if reason else DONE)
         self._rename(source, target)
         if reason:
             _write_reason(target, reason)
+
+    def _is_other(self, file: Found, now: os.stat_result) -> bool:
+        """Tell whether another file lies in the place of the one that was read, as old and as long as that.
+
+        A change of rights alone is none, and some network shares number their files anew at any time.
+        """
+        read = self._taken.get(file.name)
+        return read is not None and now.st_ino != read.st_ino and now.st_ctime_ns != read.st_ctime_ns
 
     def _target(self, name: str, into: str) -> Path:
         """Return a free path for a file; its folder exists."""

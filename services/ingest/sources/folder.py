@@ -28,6 +28,7 @@ from threading import Event
 from services.domain.camera import CameraState
 from services.domain.errors import SourceUnavailable
 from services.domain.frame import IMAGE_SUFFIXES
+from services.domain.ledger import ShedReason
 from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.ingest.sources.filing import Filing, Found, text_of
 from services.ingest.sources.protocol import CapturedBefore, Settled, Shot, Unreadable, never_captured
@@ -107,9 +108,8 @@ class FolderSource:
             for file in self._settled():
                 if stop.is_set():
                     return
-                taken = self._take(file)
-                if taken is not None:
-                    yield taken
+                # None for each that was taken before: moving thousands of them over a network takes long.
+                yield self._take(file)
             left_s = until_s - time.monotonic()
             if left_s <= 0 or not (is_all or self._seen):
                 return
@@ -183,30 +183,34 @@ class FolderSource:
         subject = text_of(file.name)
         if file.size_bytes > CLAIM_LIMIT_BYTES:
             size_mb, limit_mb = file.size_bytes / 1e6, CLAIM_LIMIT_BYTES / 1e6
-            return self._unreadable(file, f"It has {size_mb:.1f} MB, at most {limit_mb:.1f} MB are taken.")
+            reason = f"It has {size_mb:.1f} MB, at most {limit_mb:.1f} MB are taken."
+            return self._unreadable(file, reason, ShedReason.TOO_LARGE)
         try:
-            image = _read(self._folder / file.name, file)
+            found = _read(self._folder / file.name, file)
         except OSError as error:
             if error.errno not in _OF_THE_FILE:
                 self._check_place()
             return self._unreadable(file, f"It cannot be read: {error.strerror or error}.")
-        if image is None:
+        if found is None:
             self._seen.pop(file, None)
             return None
-        self._mark_taken(file)
+        image, state = found
+        self._mark_taken(file, state)
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         on_settled = partial(self._on_settled, file)
         return Shot(image, content_type, subject, receipt=receipt, on_settled=on_settled)
 
-    def _unreadable(self, file: Found, reason: str) -> Unreadable:
+    def _unreadable(
+        self, file: Found, reason: str, shed: ShedReason = ShedReason.UNREADABLE_SOURCE
+    ) -> Unreadable:
         self._mark_taken(file)
         on_settled = partial(self._on_failed, file, reason)
-        return Unreadable(text_of(file.name), reason, on_settled, self._receipt(file))
+        return Unreadable(text_of(file.name), reason, on_settled, self._receipt(file), shed)
 
-    def _mark_taken(self, file: Found) -> None:
+    def _mark_taken(self, file: Found, state: os.stat_result | None = None) -> None:
         self._seen.pop(file, None)
         if self._filing:
-            self._filing.take(file)
+            self._filing.take(file, state)
         else:
             self._kept.add(hash(file))
 
@@ -252,19 +256,18 @@ class FolderSource:
         return SourceUnavailable(message, CameraState.UNREACHABLE)
 
 
-def _read(path: Path, file: Found) -> bytes | None:
-    """Return a file's bytes; None when it is not the one that was listed, or changed while it was read."""
+def _read(path: Path, file: Found) -> tuple[bytes, os.stat_result] | None:
+    """Return a file's bytes and state; None when it is not what was listed, or changed while it was read."""
     # A name may have become a link or a pipe since; neither is followed nor waited for.
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(number, "rb", buffering=0) as opened:  # noqa: PTH123  # an open file, not a path
-        if not _is_same(number, file):
+        if not _is_same(os.fstat(number), file):
             return None
-        image = opened.read()
-        return image if len(image) == file.size_bytes and _is_same(number, file) else None
+        image, state = opened.read(), os.fstat(number)
+        return (image, state) if len(image) == file.size_bytes and _is_same(state, file) else None
 
 
-def _is_same(number: int, file: Found) -> bool:
-    now = os.fstat(number)
+def _is_same(now: os.stat_result, file: Found) -> bool:
     return stat.S_ISREG(now.st_mode) and (now.st_mtime_ns, now.st_size) == (file.mtime_ns, file.size_bytes)
 
 

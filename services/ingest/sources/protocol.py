@@ -66,12 +66,14 @@ class Unreadable:
         reason: a sentence.
         on_settled: see `Shot`.
         receipt: see `Shot`.
+        shed: as what it is declared.
     """
 
     subject: str
     reason: str
     on_settled: Callable[[Settled], None] = _nothing
     receipt: str | None = None
+    shed: ShedReason = ShedReason.UNREADABLE_SOURCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ def test_an_object_that_is_too_large_fails_with_the_numbers() -> None:
     (one,) = take(shots, 1)
     assert isinstance(one, Unreadable)
     assert one.reason == "It has 104.9 MB, at most 104.9 MB are taken."
+    assert one.shed is ShedReason.TOO_LARGE
     becomes(store, shots, ["failed/a.tif", "failed/a.tif.reason.txt"])
 
 

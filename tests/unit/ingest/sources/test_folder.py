@@ -176,12 +176,55 @@ def test_a_name_that_is_no_text_has_a_stand_in_and_moves_as_it_is(tmp_path: Path
     assert below(tmp_path / "done") == [name]
 
 
+def test_another_file_as_old_and_long_as_a_taken_one_is_taken_too(tmp_path: Path) -> None:
+    # A station that names every picture alike and whose clock stands still; each has the same length.
+    put(tmp_path, "image.bmp", at_s=100)
+    shots = FolderSource(tmp_path).shots(Event())
+    (first,) = take(shots, 1, settle=False)
+    assert isinstance(first, Shot)
+    (tmp_path / "image.tmp").write_bytes(b"IMAGE.BMP")
+    os.utime(tmp_path / "image.tmp", (100, 100))
+    (tmp_path / "image.tmp").replace(tmp_path / "image.bmp")
+    first.on_settled(ACCEPTED)
+    (second,) = take(shots, 1)
+    assert isinstance(second, Shot)
+    assert (first.image, second.image) == (b"image.bmp", b"IMAGE.BMP")
+    # The first one was overwritten by who wrote the second.
+    assert below(tmp_path) == ["image.bmp"]
+    assert below(tmp_path / "done") == ["image.bmp"]
+
+
+def test_a_change_of_rights_alone_takes_no_file_twice(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    shots = FolderSource(tmp_path).shots(Event())
+    (one,) = take(shots, 1, settle=False)
+    assert isinstance(one, Shot)
+    (tmp_path / "a.jpg").chmod(0o640)
+    one.on_settled(ACCEPTED)
+    assert below(tmp_path / "done") == ["a.jpg"]
+    assert nothing_comes(shots, for_s=1.0)
+
+
+def test_files_that_were_taken_before_move_with_a_sign_of_life_each(tmp_path: Path) -> None:
+    names = [f"{number:02}.jpg" for number in range(20)]
+    put(tmp_path, *names)
+    moved_at_signs, ends_s = set[int](), time.monotonic() + 20
+    for _ in FolderSource(tmp_path, captured_before=lambda _: ACCEPTED).shots(Event()):
+        moved_at_signs.add(len(below(tmp_path / "done")))
+        if len(below(tmp_path / "done")) == len(names):
+            break
+        assert time.monotonic() < ends_s
+    # A share that takes a second for each would be taken for hanging otherwise.
+    assert moved_at_signs >= set(range(1, len(names)))
+
+
 def test_a_file_that_is_too_large_fails_with_the_numbers(tmp_path: Path) -> None:
     with (tmp_path / "huge.tif").open("wb") as file:
         file.truncate(CLAIM_LIMIT_BYTES + 1)
     (one,) = take(FolderSource(tmp_path).shots(Event()), 1)
     assert isinstance(one, Unreadable)
     assert (one.subject, one.reason) == ("huge.tif", "It has 104.9 MB, at most 104.9 MB are taken.")
+    assert one.shed is ShedReason.TOO_LARGE
     assert below(tmp_path / "failed") == ["huge.tif", "huge.tif.reason.txt"]
 
 
