@@ -11,6 +11,7 @@ import pwd
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -26,6 +27,8 @@ from services.domain.frame import IMAGE_SUFFIXES, ImageReference
 from services.domain.label import Label, Verdict
 
 if TYPE_CHECKING:
+    from services.adapters.object_store import ObjectStore
+    from services.results.pixels import PixelFinder
     from services.trainer.datasets import LabelCounts
     from services.trainer.labelling import Labeller, MaskFile, Statement
 
@@ -81,9 +84,9 @@ def label(
 ) -> None:
     """Say what pictures show: normal, or an anomaly of which type and where.
 
-    The pixels are kept with the label. Saying it twice changes nothing; a later label replaces an
-    earlier one. A folder may have folders `normal`, `anomaly` and `masks` (same file names, or a folder per
-    type) in it.
+    The pixels are kept with the label; those of a frame are found wherever `loupe image` finds them. Saying
+    it twice changes nothing; a later label replaces an earlier one. A folder may have folders `normal`,
+    `anomaly` and `masks` (same file names, or a folder per type) in it.
 
     Examples: `loupe label bad.jpg anomaly -p caps --type scratch --mask scratch.png`,
     `loupe label photos/ -p caps`, `loupe label 0b5d… normal -p caps`
@@ -284,29 +287,48 @@ def _labeller(project: str, author: str) -> Iterator[Labeller]:
     from services.trainer.labelling import Labeller
 
     producer = KafkaBrokerProducer(kafka_address())
+    store = object_store()
     try:
         yield Labeller(
             project,
             author,
-            store=object_store(),
+            store=store,
             producer=producer,
-            frame_image=_frame_image,
+            frame_image=partial(_frame_image, store=store),
             now=lambda: datetime.now(UTC),
         )
     finally:
         producer.close()
 
 
-def _frame_image(frame_id: UUID) -> ImageReference:
+def _frame_image(frame_id: UUID, *, store: ObjectStore) -> ImageReference:
     """Look a frame up; files need no database."""
+    from services.adapters.broker.reader import KafkaTopicReader
     from services.adapters.database import open_engine
-    from services.trainer.datasets import image_of_frame
+    from services.results.pixels import PixelFinder
 
     engine = open_engine(database_address())
     try:
-        return image_of_frame(engine, frame_id)
+        finder = PixelFinder(engine, store, lambda: KafkaTopicReader(kafka_address()))
+        return image_of(frame_id, finder, store)
     finally:
         engine.dispose()
+
+
+def image_of(frame_id: UUID, finder: PixelFinder, store: ObjectStore) -> ImageReference:
+    """Return a frame's pixels as an image of the datasets, copied from wherever they are: Kafka forgets.
+
+    Raises:
+        Rejected: they are gone; the sentence says why.
+        RetryLater: database or object store do not answer.
+    """
+    from services.adapters.object_store.store import DATASETS_BUCKET
+
+    found = finder.find(frame_id)
+    if found.image is None:
+        why = " ".join(found.notes)
+        raise Rejected(f"Frame {frame_id} has no pixels to label. {why} Send the image with the label.")
+    return store.put_image(DATASETS_BUCKET, found.image)
 
 
 def _show(project: str, outcome: Outcome) -> None:

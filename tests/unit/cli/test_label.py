@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from PIL import Image
@@ -12,16 +13,23 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from services.adapters.broker.memory import MemoryBroker, MemoryProducer
+from services.adapters.broker.protocol import Partition
+from services.adapters.broker.reader import MemoryTopicReader
+from services.adapters.cache.memory import MemoryCache
+from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine
-from services.adapters.object_store.store import DATASETS_BUCKET, folder_store
-from services.cli.label import as_json_of, login_name, say_all, wishes_of
+from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, folder_store
+from services.cli.label import as_json_of, image_of, login_name, say_all, wishes_of
 from services.cli.main import app
 from services.domain.errors import BadRequest, Rejected
 from services.domain.label import Label, Verdict, entry_id_of
-from services.domain.topics import LABELS
-from services.trainer.datasets import Datasets, image_of_frame
+from services.domain.topics import FRAMES, FRAMES_DLQ, LABELS
+from services.results.pixels import PixelFinder
+from services.trainer.datasets import Datasets
 from services.trainer.label_manifest import read_manifest
 from services.trainer.labelling import Labeller, MaskFile, Statement
+from tests.unit.results.builders import letter, publish_bare, verdict, verdict_records
+from tests.unit.results.conftest import Bench, bench_of
 from tests.unit.trainer.pictures import picture
 
 runner = CliRunner()
@@ -51,10 +59,12 @@ def broker() -> MemoryBroker:
 
 @pytest.fixture
 def labeller(tmp_path: Path, engine: Engine, broker: MemoryBroker) -> Labeller:
+    store = folder_store(tmp_path / "s3")
+    finder = PixelFinder(engine, store, lambda: MemoryTopicReader(broker))
     return Labeller(
         "plates", "ada",
-        store=folder_store(tmp_path / "s3"), producer=MemoryProducer(broker),
-        frame_image=lambda frame_id: image_of_frame(engine, frame_id), now=lambda: AT,
+        store=store, producer=MemoryProducer(broker),
+        frame_image=lambda frame_id: image_of(frame_id, finder, store), now=lambda: AT,
     )  # fmt: skip
 
 
@@ -167,7 +177,7 @@ def test_an_unknown_frame_is_refused_before_anything_is_published(
     labeller: Labeller, broker: MemoryBroker
 ) -> None:
     wishes = wishes_of("00000000-0000-0000-0000-000000000007", Verdict.NORMAL, [], [])
-    with pytest.raises(Rejected, match="No verdict on frame 00000000-0000-0000-0000-000000000007"):
+    with pytest.raises(Rejected, match=r"00000000-0000-0000-0000-000000000007.*Nobody knows this frame"):
         say_all(labeller, wishes, 1, is_alone=True)
     assert broker.records(LABELS.name) == []
 
@@ -209,3 +219,52 @@ def test_labels_shows_what_the_dataset_holds(
 
 def test_the_author_is_who_is_logged_in() -> None:
     assert login_name()
+
+
+@pytest.fixture
+def bench(engine: Engine, broker: MemoryBroker) -> Bench:
+    return bench_of(engine, broker, MemoryCache(), FakeClock(AT))
+
+
+def label_frame(bench: Bench, store: ObjectStore, frame_id: UUID) -> Label:
+    """Do what `loupe label FRAME_ID anomaly` does, with the servers in memory."""
+    finder = PixelFinder(bench.engine, store, lambda: MemoryTopicReader(bench.broker))
+    labeller = Labeller(
+        "plates", "ada", store=store, producer=MemoryProducer(bench.broker),
+        frame_image=lambda frame_id: image_of(frame_id, finder, store), now=lambda: AT,
+    )  # fmt: skip
+    ((_, said),) = say_all(
+        labeller, wishes_of(str(frame_id), Verdict.ANOMALY, [], []), 1, is_alone=True
+    ).labels
+    return said
+
+
+def test_a_frame_whose_pixels_were_not_kept_is_labelled_while_kafka_has_it(
+    bench: Bench, tmp_path: Path
+) -> None:
+    seen, store = publish_bare(bench.broker, "foreign", picture(1)), folder_store(tmp_path / "s3")
+    bench.pipeline.inspections(verdict_records(verdict(seen)))
+    said = label_frame(bench, store, seen.frame_id)
+    assert said.frame_id == seen.frame_id
+    assert said.image is not None
+    assert store.get_image(said.image) == picture(1)
+    # The trainer takes it, though no verdict names any pixels.
+    assert Datasets(bench.engine, store).store(said)
+
+
+def test_a_frame_in_a_dead_letter_is_labelled(bench: Bench, tmp_path: Path) -> None:
+    seen, store = publish_bare(bench.broker, "foreign", picture(1)), folder_store(tmp_path / "s3")
+    bench.broker.append(letter(seen))
+    bench.pipeline.dead_letters(bench.broker.records(FRAMES_DLQ.name))
+    said = label_frame(bench, store, seen.frame_id)
+    assert said.image is not None
+    assert store.get_image(said.image) == picture(1)
+
+
+def test_a_frame_whose_pixels_are_gone_is_refused_with_why(bench: Bench, tmp_path: Path) -> None:
+    seen, store = publish_bare(bench.broker, "foreign", picture(1)), folder_store(tmp_path / "s3")
+    bench.pipeline.inspections(verdict_records(verdict(seen)))
+    bench.broker.log(Partition(FRAMES.name, seen.position.partition if seen.position else 0)).clear()
+    with pytest.raises(Rejected, match=r"keeps no pixels.*no longer in Kafka.*Send the image with the label"):
+        label_frame(bench, store, seen.frame_id)
+    assert bench.broker.records(LABELS.name) == []
