@@ -13,6 +13,12 @@ from services.domain.errors import BadRequest
 # A secret that begins so names a variable of the ingester.
 ENV = "env:"
 
+# Where Python and its libraries are, of what language and zone texts are, and by which way HTTP goes out.
+_FOR_CHILDREN = (
+    "PATH", "HOME", "LANG", "LC_", "TZ", "TMPDIR", "LD_", "PYTHON", "SSL_CERT_",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+
 
 class ConnectionSettings(BaseSettings):
     """Where frames go."""
@@ -90,6 +96,11 @@ class IngestSettings(ConnectionSettings):
     def camera_patterns(self) -> tuple[str, ...]:
         """The patterns of `ingest_cameras`."""
         return tuple(one.strip() for one in self.ingest_cameras.split(",") if one.strip())
+
+
+def environment_of_children() -> dict[str, str]:
+    """Return what a child that decodes needs of this process's environment: no password of anything."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_FOR_CHILDREN)}  # noqa: TID251
 
 
 def secret_of(stored: str | None) -> str | None:

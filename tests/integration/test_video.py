@@ -242,9 +242,14 @@ def test_a_camera_gives_no_more_than_the_rate_asked() -> None:
 
 @pytest.mark.parametrize("is_digest", [False, True], ids=["basic", "digest"])
 def test_the_password_opens_the_camera_and_shows_nowhere(
-    is_digest: bool, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    is_digest: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(0)
+    # Where `--secret env:LINE_3` has it.
+    monkeypatch.setenv("LINE_3", SECRET)
     with RtspCamera(secret=SECRET, is_digest=is_digest) as camera:
         source = VideoSource(camera.address, secret=SECRET)
         with closing(source.shots(Event())) as items:

@@ -23,6 +23,7 @@ from threading import Event
 
 from services.domain.camera import CameraState
 from services.domain.errors import BadRequest, SourceUnavailable
+from services.ingest.settings import environment_of_children
 from services.ingest.sources.protocol import Shot, Skipped, Taken, Unreadable
 from services.ingest.video_child.job import Job, job_of
 from services.ingest.video_child.messages import Beat, Damaged, End, Inbox, Message, Picture
@@ -200,12 +201,12 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
         SourceUnavailable: the machine has no room for another process.
     """
     # A session of its own: Ctrl-C is for the ingester, which then ends it. What FFmpeg prints to
-    # stderr may hold addresses with passwords.
+    # stderr may hold addresses with passwords, and the environment of this process the passwords themselves.
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "services.ingest.video_child"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            bufsize=0, start_new_session=True,
+            bufsize=0, start_new_session=True, env=environment_of_children(),
         )  # fmt: skip
     except OSError as error:
         text = f"The decoder of {job.shown} could not be started: {error.strerror}."
