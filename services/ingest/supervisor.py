@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 # People look at states, and leases last ten times as long.
 UPKEEP_EVERY_S = 3.0
+# In an outage of the database leases run out, and who has them goes on filming. So that no camera is filmed
+# twice those renew first: within a look that waits for the database (10 s), and an upkeep.
+OTHERS_FIRST_S = 15.0
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 # With thousands of cameras in trouble the pause grows, so that trying costs no more than this.
 RETRIES_PER_S = 20.0
@@ -116,6 +119,8 @@ class Supervisor:
         self.looked_s = clock.monotonic_s()
         self._upkeep_s = -math.inf
         self._is_database_away = False
+        # When free leases may be taken again after an outage.
+        self._takes_from_s = -math.inf
         self._has_begun = False
         self._in_trouble = 0
 
@@ -137,27 +142,30 @@ class Supervisor:
 
     def look(self) -> bool:
         """Do what is due now; tell whether more new cameras wait than were started."""
-        has_more = False
         now_s = self.looked_s = self._clock.monotonic_s()
         try:
             self._read_configuration()
-            self._in_trouble = sum(held.attempts > 0 and held.run is None for held in self._held.values())
-            for held in list(self._held.values()):
-                self._look_at(held, now_s)
-            has_more = self._start_due(now_s)
+            has_more = self._look_at_all(now_s, takes_more=now_s >= self._takes_from_s)
             if now_s - self._upkeep_s >= UPKEEP_EVERY_S:
                 self._upkeep_s = now_s
                 self._keep_leases()
         except DatabaseUnavailable as error:
-            # Cameras run on: pixels that are not taken now never come back.
+            # Cameras run on, and start again: pixels that are not taken now never come back.
             if not self._is_database_away:
                 logger.error("cameras run on without the database: %s", error.message)  # noqa: TRY400
             self._is_database_away = True
-        else:
-            if self._is_database_away:
-                logger.info("the database answers again")
-            self._is_database_away = False
+            self._takes_from_s = math.inf
+            return self._look_at_all(self._clock.monotonic_s(), takes_more=False)
+        if self._is_database_away:
+            logger.info("the database answers again")
+            self._is_database_away, self._takes_from_s = False, now_s + OTHERS_FIRST_S
         return has_more
+
+    def _look_at_all(self, now_s: float, *, takes_more: bool) -> bool:
+        self._in_trouble = sum(held.attempts > 0 and held.run is None for held in self._held.values())
+        for held in list(self._held.values()):
+            self._look_at(held, now_s)
+        return self._start_due(now_s, takes_more=takes_more)
 
     def close(self, timeout_s: float) -> None:
         """Stop all cameras, for `timeout_s` at most, and end their leases."""
@@ -293,8 +301,12 @@ class Supervisor:
         self._gauge(held.name, held.report.state, None)
         self._upkeep_s = -math.inf
 
-    def _start_due(self, now_s: float) -> bool:
+    def _start_due(self, now_s: float, *, takes_more: bool) -> bool:
         """Start cameras as far as there are places: a quarter of them retries at most while new ones wait.
+
+        Args:
+            now_s: monotonic time.
+            takes_more: lease cameras that nobody has.
 
         Returns:
             Whether there may be more new ones.
@@ -307,7 +319,7 @@ class Supervisor:
             (held for held in self._held.values() if held.run is None and held.due_s <= now_s),
             key=lambda held: held.due_s,
         )
-        room = max(budget - len(due), budget - budget // 4)
+        room = max(budget - len(due), budget - budget // 4) if takes_more else 0
         taken = self._store.take(self._scope.ingester, room, self._scope.is_mine) if room else {}
         if taken.keys() - self.configured.keys():
             # Added since the configuration was read.
@@ -318,7 +330,7 @@ class Supervisor:
         self._held |= {held.name: held for held in new}
         for held in [*new, *due][:budget]:
             self._start(held, now_s)
-        return len(taken) == room
+        return takes_more and len(taken) == room
 
     def _start(self, held: _Held, now_s: float) -> None:
         known = Told(held.report.state, held.report.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from services.ingest.camera_events import is_told
 from services.ingest.camera_rows import ListedCamera, StoredCamera
 from services.ingest.camera_store import CameraStore
 from services.ingest.spec import Progress
-from services.ingest.supervisor import HANGING_AFTER_S, STOP_WITHIN_S, Scope, Supervisor
+from services.ingest.supervisor import HANGING_AFTER_S, OTHERS_FIRST_S, STOP_WITHIN_S, Scope, Supervisor
 from services.wire.camera_event import CameraChange
 from tests.poll import poll_until
 
@@ -301,30 +302,83 @@ def test_a_camera_that_another_ingester_took_is_stopped(engine: Engine) -> None:
         slow.add("press-1")
         slow.look_until(lambda: slow.alive, seconds=0.1)
         quick.look_until(lambda: quick.alive, seconds=0.1)
-        slow.look_until(lambda: not slow.alive)
-        slow.look()
-        assert slow.supervisor.reports() == {}
+        slow.look_until(lambda: not slow.supervisor.reports())
+        assert slow.alive == set()
     finally:
         slow.supervisor.close(5)
         quick.supervisor.close(5)
     assert quick.listed("press-1").ingester is None
 
 
-def test_cameras_run_on_without_the_database(line: Line, engine: Engine, tmp_path: Path) -> None:
-    line.add("press-1")
-    line.wait_for("press-1", CameraState.RUNNING)
-    database = tmp_path / "loupe.db"
-    away = database.rename(tmp_path / "away.db")
-    database.mkdir()  # cannot be opened
+@contextmanager
+def outage(engine: Engine, folder: Path) -> Iterator[None]:
+    """The database cannot be opened."""
+    database = folder / "loupe.db"
+    away = database.rename(folder / "away.db")
+    database.mkdir()
     engine.dispose()
-    for _ in range(5):
-        line.look(5)
-    assert line.alive == {"press-1"}
+    yield
     database.rmdir()
     away.rename(database)
     engine.dispose()
-    line.look(5)
+
+
+def test_cameras_run_on_without_the_database(line: Line, engine: Engine, tmp_path: Path) -> None:
+    line.add("press-1")
+    line.wait_for("press-1", CameraState.RUNNING)
+    with outage(engine, tmp_path):
+        # In all less than what a camera without a sign is given; these give one only.
+        for _ in range(5):
+            line.look(3)
+        assert line.alive == {"press-1"}
+    line.look(3)
     assert line.listed("press-1").ingester == "a"
+
+
+def test_a_camera_that_fails_without_the_database_is_told_and_started_again(
+    line: Line, engine: Engine, tmp_path: Path
+) -> None:
+    falls = Event()
+
+    def falling(stored: StoredCamera, stop: Event, on_progress: Callable[[Progress], None]) -> Progress:
+        on_progress(Progress("press-1", "epoch", captured=1))
+        assert falls.wait(30)
+        raise SourceUnavailable("No answer.", "unreachable")
+
+    line.behaviours["press-1"] = falling
+    line.add("press-1")
+    line.wait_for("press-1", CameraState.RUNNING)
+    with outage(engine, tmp_path):
+        falls.set()
+        line.wait_for("press-1", CameraState.UNREACHABLE)
+        line.behaviours["press-1"] = films
+        line.wait_for("press-1", CameraState.RUNNING)
+    assert [one.state for one in line.told] == [CameraState.UNREACHABLE, CameraState.RUNNING]
+
+
+def test_after_an_outage_of_the_database_who_filmed_goes_on_and_nobody_films_it_twice(
+    engine: Engine, tmp_path: Path
+) -> None:
+    one, two = Line(CameraStore(engine, lease_s=0.2), "one"), Line(CameraStore(engine, lease_s=0.2), "two")
+    try:
+        one.add("press-1")
+        one.wait_for("press-1", CameraState.RUNNING)
+        two.look()
+        with outage(engine, tmp_path):
+            two.look()
+            one.look()
+        # The lease ran out meanwhile, and the one who does not have it looks first.
+        poll_until(lambda: one.listed("press-1").ingester is None, deadline_s=5)
+        two.look()
+        two.look()
+        one.look(5)
+        assert (two.runs, one.alive, one.listed("press-1").ingester) == ([], {"press-1"}, "one")
+        one.supervisor.close(5)
+        # An ingester that is dead by then is replaced all the same.
+        two.look_until(lambda: two.alive, seconds=OTHERS_FIRST_S / 5)
+    finally:
+        one.supervisor.close(5)
+        two.supervisor.close(5)
 
 
 def test_close_stops_all_in_time_and_frees_the_leases(line: Line) -> None:
