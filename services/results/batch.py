@@ -13,7 +13,7 @@ from services.domain.errors import MalformedRecord, Rejected
 from services.domain.frame import ImageReference
 from services.domain.inspection import Inspection
 from services.domain.ledger import LedgerEntry
-from services.wire.dead_letter import DeadLetter, decode_dead_letter
+from services.wire.dead_letter import DeadLetter, decode_dead_letter, one_line
 from services.wire.frame import decode_frame
 from services.wire.inspection import decode_inspection
 from services.wire.ledger import decode_ledger_entry
@@ -116,4 +116,7 @@ def read_dead_letter(record: Record) -> Quarantined:
     letter = decode_dead_letter(record)
     frame = decode_frame(letter.original)
     frame_id = to_uuid(letter.frame_id, "frame id") if letter.frame_id else frame.frame_id
-    return Quarantined(letter, frame_id, letter.camera or frame.camera, frame.dataref, frame.original)
+    # A letter tells on one line, with single spaces; the original knows the camera's own.
+    is_same = letter.camera in ("", one_line(frame.camera))
+    camera = frame.camera if is_same else letter.camera
+    return Quarantined(letter, frame_id, camera, frame.dataref, frame.original)

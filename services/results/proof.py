@@ -146,7 +146,7 @@ def prove_sequences(
         _declared_once(connection, scope, proof)
         _one_end(connection, scope, proof)
         if frames:
-            _beyond_the_topic(connection, spans, proof)
+            _beyond_the_topic(connection, frames, proof)
             progress("one picture", 0, 1)
             _one_picture(connection, frames, spans, scope, proof)
             progress("one picture", 1, 1)
@@ -221,8 +221,10 @@ def _one_end(connection: Connection, scope: Scope, proof: Proof) -> None:
                 proof.note("one end", "shed and judged", facts, frames=count)
 
 
-def _beyond_the_topic(connection: Connection, spans: Mapping[int, range], proof: Proof) -> None:
+def _beyond_the_topic(connection: Connection, frames: TopicReader, proof: Proof) -> None:
     """Find ends of records that the topic does not have yet: it was made anew, and offsets began again."""
+    # Asked after the snapshot was taken, so that every end that it knows of is within.
+    spans = frames.spans(FRAMES.name)
     of = frame_ends.c
     query = select(of.partition, func.max(of.offset)).where(of.topic == FRAMES.name).group_by(of.partition)
     for partition, last in connection.execute(query):

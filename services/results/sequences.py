@@ -236,14 +236,17 @@ def ids_without_end(
 
 
 def is_declared(connection: Connection, frame: Frame, where: Iterable[ColumnElement[bool]] = ()) -> bool:
-    """Tell whether an ingester declared this frame captured, in a row that meets the conditions."""
+    """Tell whether an ingester declared this frame: captured, in a row that meets the conditions, or shed."""
     camera, epoch, sequence = frame.camera, frame.epoch, frame.sequence
     if epoch is None or sequence is None or ingester_frame_id(camera, epoch, sequence) != frame.frame_id:
         return False
-    of = ledger_captured.c
-    near = of.first.between(sequence - FRAMES_PER_ROW, sequence)
-    found = exists().where(of.camera == camera, of.epoch == epoch, near, of.last >= sequence, *where)
-    return bool(connection.execute(select(found)).scalar())
+    asked = []
+    for table, conditions in ((ledger_captured, where), (ledger_shed_ranges, ())):
+        of = table.c
+        near = of.first.between(sequence - FRAMES_PER_ROW, sequence)
+        rows = exists().where(of.camera == camera, of.epoch == epoch, near, of.last >= sequence, *conditions)
+        asked.append(rows)
+    return bool(connection.execute(select(or_(*asked))).scalar())
 
 
 def holes(

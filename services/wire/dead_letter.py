@@ -56,10 +56,15 @@ def encode_dead_letter(
         "frame_id": frame_id,
         "camera": camera,
     }
-    # One line each: readers drop header values that are not printable. Ours come first, because readers
-    # take the first of a name, and anyone may have called a header as we do.
-    ours = tuple((_PREFIX + name, " ".join(text.split()).encode()) for name, text in extra.items())
+    # Readers drop header values that are not printable. Ours come first, because readers take the first of
+    # a name, and anyone may have called a header as we do.
+    ours = tuple((_PREFIX + name, one_line(text).encode()) for name, text in extra.items())
     return OutRecord(f"{record.topic}.dlq", record.key, record.value, ours + record.headers)
+
+
+def one_line(text: str) -> str:
+    """Return a text as a letter's headers tell it: on one line, with single spaces."""
+    return " ".join(text.split())
 
 
 def cause_headers(letter: OutRecord | Record) -> Headers:

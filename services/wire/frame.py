@@ -1,11 +1,14 @@
 """Frame <-> Kafka record (the encoded image with CloudEvents headers) and <-> protobuf (arrow 1).
 
 A record that is published a second time (`wire.redrive`) keeps its frame's id in `ce_loupeframeid`: a valid
-UUID there is the id, whatever the other headers and the record's new place would make of it.
+UUID there is the id, whatever the other headers and the record's new place would make of it. That gives a
+producer nothing that `ce_source` and `ce_id` do not: whoever may write the topic may name any frame, the
+first verdict of an id counts, and the ledger's proof names two pictures under one id.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -17,6 +20,7 @@ from services.domain.frame import (
     RecordPosition,
     frame_id_of,
     ingester_event_id,
+    ingester_frame_id,
 )
 from services.domain.topics import FRAMES
 from services.wire.gen.loupe.v1 import frame_pb2
@@ -26,6 +30,11 @@ from services.wire.times import from_timestamp, to_timestamp, to_uuid
 
 FRAME_TYPE = "io.loupe.frame.v1"
 UNNAMED_CAMERA = "unnamed"
+# Percent-encoding can bring what no header may: PostgreSQL takes no NUL, and a terminal obeys the others.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# An area is four shares; what is longer is none, and the database has no room for it.
+_LONGEST_AREA = 64
 
 
 def encode_frame(frame: Frame) -> OutRecord:
@@ -67,10 +76,10 @@ def decode_frame(record: Record) -> Frame:
     """Return the frame of any producer's record; every header is optional and may be garbage.
 
     Camera: `ce_source`, else the key, else "unnamed". Id: `ce_loupeframeid`, else see `frame_id_of`.
-    Time: `ce_time`, else the record's.
+    Time: `ce_time`, else the record's. Epoch and sequence: only of a frame that they name as an ingester's.
     """
     found = read_headers(record.headers)
-    camera = unquote(found.get("source", "")) or _text_of(record.key) or UNNAMED_CAMERA
+    camera = _unquoted(found.get("source", "")) or _text_of(record.key) or UNNAMED_CAMERA
     epoch, sequence = found.get("loupeepoch"), read_number(found.get("sequence"))
     frame_id = _uuid_of(found.get("loupeframeid")) or frame_id_of(
         source=camera,
@@ -80,13 +89,16 @@ def decode_frame(record: Record) -> Frame:
         sequence=sequence,
         position=record.position,
     )
+    if epoch is None or sequence is None or frame_id != ingester_frame_id(camera, epoch, sequence):
+        # The ledger counts by numbers: those of another frame must not end, or hide, an ingester's.
+        epoch = sequence = None
     return Frame(
         frame_id=frame_id,
         camera=camera,
         captured_at=read_time(found.get("time")) or record.recorded_at,
         image=record.value or b"",
         content_type=found.get("content-type", "application/octet-stream"),
-        subject=unquote(found.get("subject", "")),
+        subject=_unquoted(found.get("subject", "")),
         epoch=epoch,
         sequence=sequence,
         project=found.get("loupeproject"),
@@ -95,9 +107,15 @@ def decode_frame(record: Record) -> Frame:
         traceparent=found.get("traceparent"),
         dataref=_reference_of(found, "dataref"),
         original=_reference_of(found, "original", "originalref"),
-        area=found.get("area"),
+        area=area if (area := found.get("area")) and len(area) <= _LONGEST_AREA else None,
         position=record.position,
     )
+
+
+def _unquoted(text: str) -> str:
+    """Return percent-decoded text, or the text as it came where that would bring control characters."""
+    plain = unquote(text)
+    return text if _CONTROL.search(plain) else plain
 
 
 def _uuid_of(text: str | None) -> UUID | None:
@@ -123,7 +141,8 @@ def _reference_of(found: dict[str, str], name: str, uri_name: str | None = None)
     if uri is None:
         return None
     size_bytes = read_number(found.get(f"{name}size")) or 0
-    return ImageReference(uri, found.get(f"{name}sha256", "").lower(), size_bytes)
+    sha256 = found.get(f"{name}sha256", "").lower()
+    return ImageReference(uri, sha256 if _SHA256.fullmatch(sha256) else "", size_bytes)
 
 
 def to_reference(reference: ImageReference) -> frame_pb2.ImageReference:

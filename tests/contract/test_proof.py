@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
@@ -16,19 +17,24 @@ from services.adapters.database import reading, writing
 from services.adapters.database.tables import inspections, ledger_captured, ledger_shed_ranges, quarantine
 from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import FRAMES_BUCKET, memory_store
+from services.domain.errors import HashMismatch
 from services.domain.frame import Frame
 from services.domain.inspection import Inspection, Role
 from services.domain.ledger import LedgerEntry
+from services.domain.topics import FRAMES
 from services.results.batch import read_dead_letter, read_inspection, read_ledger_entry, sort_out
 from services.results.ledger import Scope, prove
 from services.results.proof import Proof, prove_sequences
 from services.results.proof_objects import prove_pictures
 from services.results.proof_topics import prove_topics
 from services.results.store import FRAMES_PER_ROW, Store
+from services.wire.dead_letter import encode_dead_letter
+from services.wire.frame import decode_frame
 from services.wire.inspection import encode_inspection
 from services.wire.ledger import encode_ledger_entry
 from services.wire.record import OutRecord, Record
 from tests.unit.results.builders import (
+    EPOCH,
     START,
     captured,
     frame,
@@ -259,3 +265,106 @@ def test_ranges_shed_for_two_reasons_count_once(line: Line) -> None:
     found = prove(line.engine, None)["cam-1"]
     assert found.shed_by_reason == {"broker-unavailable": 10, "unknown": 5}
     assert (found.captured, found.shed) == (15, 15)
+
+
+def publish_with(line: Line, headers: dict[str, str], image: bytes = b"theirs", key: str = "cam-1") -> Frame:
+    """Publish as a producer that writes some headers."""
+    named = tuple((name, text.encode()) for name, text in headers.items())
+    line.broker.append(OutRecord(FRAMES.name, key.encode(), image, named))
+    return decode_frame(line.broker.records(FRAMES.name)[-1])
+
+
+@pytest.mark.parametrize("named_by", [{}, {"ce_id": "7"}, {"ce_loupeframeid": str(UUID(int=7))}])
+def test_a_frame_with_the_numbers_of_another_ends_nobody_elses(line: Line, named_by: dict[str, str]) -> None:
+    numbers = {"ce_source": "cam-1", "ce_sequence": "1", "ce_loupeepoch": EPOCH}
+    theirs = publish_with(line, {**numbers, **named_by})
+    assert theirs.frame_id != frame(1).frame_id
+    seen = publish(line.broker, frame(0))
+    line.declare(captured(0, 1))
+    line.judge(verdict(theirs), verdict(seen[0]))
+    proof = line.proof()
+    assert named(proof, "equation") == [("missing", str(frame(1).frame_id))]
+    found = proof.balances["cam-1"]
+    assert (found.captured, found.judged, found.missing) == (3, 2, (frame(1).frame_id,))
+
+
+@pytest.mark.parametrize("end", ["judged", "quarantined", "shed", "none"])
+def test_a_producer_that_counts_but_declares_nothing_is_accounted_for(line: Line, end: str) -> None:
+    of = publish_with(line, {"ce_source": "cam-1", "ce_sequence": "1", "ce_loupeepoch": EPOCH})
+    if end == "judged":
+        line.judge(verdict(of))
+    elif end == "quarantined":
+        line.put_off(of)
+    elif end == "shed":
+        line.declare(shed_by_stream(of))
+    proof = line.proof()
+    assert proof.balances["cam-1"].captured == 1
+    assert proof.is_proved == (end != "none")
+    assert named(proof, "frames") == ([("missing", str(of.frame_id))] if end == "none" else [])
+
+
+@pytest.mark.parametrize("header", ["ce_source", "ce_subject", "ce_area", "ce_originalsha256", "ce_partid"])
+@pytest.mark.parametrize("text", ["x" * 1024, "a%00b%1f%0a", "ü" * 511])
+def test_every_end_of_a_frame_with_odd_headers_can_be_stored(line: Line, header: str, text: str) -> None:
+    claim = {"ce_originalref": "s3://theirs/a.jpg", "ce_dataref": "s3://theirs/b.jpg"}
+    judged = publish_with(line, {**claim, "ce_datarefsha256": text, header: text}, b"")
+    refused = publish_with(line, {**claim, "ce_datarefsha256": text, header: text}, b"")
+    told = {"subject": judged.subject, "part_id": judged.part_id, "area": judged.area}
+    line.judge(verdict(judged, **told, original=judged.original))
+    record = line.broker.records(FRAMES.name)[-1]
+    error = HashMismatch("no")
+    about = {"frame_id": str(refused.frame_id), "camera": refused.camera}
+    (at,) = line._send(encode_dead_letter(record, error, tries=1, at=START, **about))
+    line.store.add_quarantined(sort_out([at], read_dead_letter)[0])
+    proof = line.proof()
+    assert [one for one in proof.findings() if one["check"] != "pictures"] == []
+    (found,) = proof.balances.values()
+    assert (found.captured, found.judged, found.quarantined) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("camera", ["a  b", " a", "a/ü%20+", "'; --", "%", "a_b", "hall\u00a0 2", "10%0Ab"])
+def test_cameras_with_odd_names_balance(line: Line, camera: str) -> None:
+    seen = publish(line.broker, *(frame(n, camera) for n in range(3)))
+    line.declare(captured(0, 4, camera), shed_range(3, 3, camera))
+    line.judge(verdict(seen[0]))
+    line.put_off(seen[1])
+    proof = line.proof(Scope(camera))
+    found = proof.balances[camera]
+    assert set(proof.balances) == {camera}
+    assert (found.captured, found.judged, found.quarantined, found.shed) == (5, 1, 1, 1)
+    assert found.missing == tuple(sorted(frame(n, camera).frame_id for n in (2, 4)))
+
+
+def test_ends_that_come_while_the_proof_begins_are_no_sign_of_another_topic(line: Line) -> None:
+    class Reader(MemoryTopicReader):
+        def spans(self, topic: str) -> dict[int, range]:
+            found = super().spans(topic)
+            if topic == FRAMES.name and not line.broker.records(FRAMES.name):
+                (of,) = publish(line.broker, frame(0))
+                line.judge(verdict(of))
+            return found
+
+    proof = Proof()
+    prove_sequences(line.engine, Reader(line.broker), Scope(), proof)
+    assert list(proof.findings()) == []
+
+
+def test_a_frame_that_was_declared_shed_and_stands_in_the_topic_counts_once(line: Line) -> None:
+    publish(line.broker, frame(1))
+    line.declare(captured(0, 1), shed_range(1, 1))
+    line.judge(verdict(frame(0)))
+    with writing(line.engine) as connection:
+        connection.execute(update(ledger_captured).values(is_ended=True))
+    quick = prove(line.engine, MemoryTopicReader(line.broker))
+    for found in (quick["cam-1"], line.proof().balances["cam-1"]):
+        assert (found.captured, found.judged, found.shed, found.missing) == (2, 1, 1, ())
+
+
+def test_epochs_are_counted_apart(line: Line) -> None:
+    other = replace(captured(0, 2, name="other"), epoch="2026-01-02T00:00:00.000000+00:00")
+    line.declare(captured(0, 2), other, shed_range(1, 2))
+    line.judge(verdict(frame(0)))
+    proof = line.proof()
+    found = proof.balances["cam-1"]
+    assert (found.captured, found.judged, found.shed, found.missing_count) == (6, 1, 2, 3)
+    assert {one["epoch"] for one in proof.findings()} == {other.epoch}

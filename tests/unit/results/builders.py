@@ -121,7 +121,8 @@ def shed_by_stream(of: Frame) -> LedgerEntry:
 def letter(of: Frame, reason: str = "Not an image.") -> OutRecord:
     assert of.position is not None
     place = of.position
-    original = Record(place.topic, place.partition, place.offset, of.camera.encode(), of.image)
+    headers = () if of.sequence is None else encode_frame(of).headers
+    original = Record(place.topic, place.partition, place.offset, of.camera.encode(), of.image, headers)
     return encode_dead_letter(
         original, UnreadableImage(reason), tries=1, at=START, frame_id=str(of.frame_id), camera=of.camera
     )
