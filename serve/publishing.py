@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import uuid5
@@ -16,7 +16,7 @@ from serve.judging import LONGEST_PAUSE_S, End, Item, Refused
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.domain.errors import ImageTooLarge, PoisonShareExceeded, RetryLater
-from services.domain.frame import FRAME_NAMESPACE
+from services.domain.frame import FRAME_NAMESPACE, RecordPosition
 from services.domain.inspection import Inspection
 from services.domain.ledger import EntryKind, LedgerEntry, ShedReason
 from services.domain.topics import INLINE_LIMIT_BYTES
@@ -125,19 +125,34 @@ class PoisonWatch:
 
     def __init__(self, *, window: int, least: int, share_ratio: float) -> None:
         """Begin with a clean record."""
-        self._latest: deque[bool] = deque(maxlen=window)
+        # The cause of each refusal; empty for the other ends.
+        self._latest: deque[str] = deque(maxlen=window)
+        self._examples: dict[str, RecordPosition] = {}
         self._least, self._share_ratio = least, share_ratio
         self._lock = threading.Lock()
 
-    def note(self, ends: Sequence[End]) -> None:
+    def note(self, items: Sequence[Item], ends: Sequence[End]) -> None:
         """Count the ends of a batch.
 
         Raises:
-            PoisonShareExceeded: too many of them are refusals.
+            PoisonShareExceeded: too many of them are refusals; names the most frequent cause.
         """
         with self._lock:
-            self._latest.extend(isinstance(end, Refused) for end in ends)
-            refused, seen = sum(self._latest), len(self._latest)
-        if refused >= self._least and refused > seen * self._share_ratio:
-            message = f"{refused} of the last {seen} frames could not be handled; see `loupe dlq list`."
-            raise PoisonShareExceeded(message, refused=refused, seen=seen)
+            for item, end in zip(items, ends, strict=True):
+                cause = end.error.cause if isinstance(end, Refused) else ""
+                self._latest.append(cause)
+                if cause:
+                    self._examples[cause] = item.record.position
+            causes, seen = Counter(filter(None, self._latest)), len(self._latest)
+            refused = causes.total()
+            if refused < self._least or refused <= seen * self._share_ratio:
+                return
+            ((cause, times),) = causes.most_common(1)
+            at = self._examples[cause]
+        raise PoisonShareExceeded(
+            f"{refused} of the last {seen} frames could not be handled. Most often: {cause} ({times}), for "
+            f"example {at.topic}:{at.partition}:{at.offset}; see `loupe dlq list --cause {cause}`.",
+            refused=refused,
+            seen=seen,
+            cause=cause,
+        )

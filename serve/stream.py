@@ -255,7 +255,7 @@ class StreamCore:
                 self._unrouted.extend(item.record for item in batch.items)
             return False
         self._close(batch.items, ends)
-        self._poison.note(ends)
+        self._poison.note(batch.items, ends)
         return True
 
     def _close(self, items: Sequence[Item], ends: Sequence[End]) -> None:

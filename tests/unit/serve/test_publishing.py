@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from serve.judging import Item, Refused
+from serve.judging import End, Item, Refused
 from serve.publishing import PoisonWatch, Publisher
 from services.adapters.broker.memory import MemoryBroker, MemoryDelivery, MemoryProducer
 from services.adapters.clock import FakeClock
-from services.domain.errors import BrokerUnavailable, PoisonShareExceeded, UnreadableImage
+from services.domain.errors import BrokerUnavailable, HashMismatch, PoisonShareExceeded, UnreadableImage
 from services.domain.hosting import Route
 from services.domain.ledger import EntryKind, ShedReason
 from services.domain.topics import FRAMES_DLQ, INSPECTIONS, LEDGER, RECORD_LIMIT_BYTES
@@ -136,21 +136,27 @@ def test_publishing_ends_with_the_process() -> None:
 REFUSED = Refused(UnreadableImage("bad"))
 
 
+def note(watch: PoisonWatch, *ends: End) -> None:
+    watch.note([item(offset) for offset in range(len(ends))], ends)
+
+
 def test_a_burst_of_bad_images_does_not_stop_the_stream() -> None:
     watch = PoisonWatch(window=1000, least=200, share_ratio=0.5)
     for _ in range(199):
-        watch.note([REFUSED])
+        note(watch, REFUSED)
 
 
 def test_nor_do_many_among_more_good_ones() -> None:
     watch = PoisonWatch(window=1000, least=200, share_ratio=0.5)
     for index in range(3000):
-        watch.note([REFUSED if index % 2 else ShedReason.DEADLINE])
+        note(watch, REFUSED if index % 2 else ShedReason.DEADLINE)
 
 
-def test_a_flood_of_bad_images_stops_it() -> None:
+def test_a_flood_of_bad_images_stops_it_and_the_cause_is_named_with_an_example() -> None:
     watch = PoisonWatch(window=1000, least=200, share_ratio=0.5)
-    watch.note([ShedReason.DEADLINE] * 150)
-    watch.note([REFUSED] * 199)
-    with pytest.raises(PoisonShareExceeded, match="200 of the last 350"):
-        watch.note([REFUSED])
+    note(watch, *[ShedReason.DEADLINE] * 150, *[Refused(HashMismatch("other"))] * 60)
+    note(watch, *[REFUSED] * 139)
+    with pytest.raises(PoisonShareExceeded, match="200 of the last 350") as told:
+        note(watch, REFUSED)
+    assert "Most often: UnreadableImage (140), for example loupe.frames:0:0;" in told.value.message
+    assert "`loupe dlq list --cause UnreadableImage`" in told.value.message
