@@ -55,6 +55,10 @@ SPOOL_FRAMES = Metric(
 SPOOL_BYTES = Metric(
     "loupe_spool_bytes", "gauge", "By", ("camera",), "Size of these frames.",
 )  # fmt: skip
+SPOOL_FILL_RATIO = Metric(
+    "loupe_spool_fill_ratio", "gauge", "1", ("camera",),
+    "Of a camera's part of the spool, how much is in use (0-1).",
+)  # fmt: skip
 SPOOL_OLDEST_SECONDS = Metric(
     "loupe_spool_oldest_seconds", "gauge", "s", ("camera",), "Age of the oldest of these frames.",
 )  # fmt: skip
@@ -109,7 +113,7 @@ IMAGES_DELETED_BYTES = Metric(
 
 METRICS: tuple[Metric, ...] = (
     INSPECTIONS_TOTAL, DUPLICATES_TOTAL, LATENCY_SECONDS, STAGE_SECONDS, EVENTS_TOTAL, QUARANTINED_TOTAL,
-    SHED_TOTAL, CAPTURED_TOTAL, SPOOL_FRAMES, SPOOL_BYTES, SPOOL_OLDEST_SECONDS, SENT_TOTAL,
+    SHED_TOTAL, CAPTURED_TOTAL, SPOOL_FRAMES, SPOOL_BYTES, SPOOL_FILL_RATIO, SPOOL_OLDEST_SECONDS, SENT_TOTAL,
     SPOOL_SHED_TOTAL, LEDGER_GAP, LEDGER_GAP_SECONDS, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
     TRAINING_TOTAL, LABELS_TOTAL, CAMERA_STATE, CAMERA_LAST_FRAME_SECONDS,
     IMAGES_DELETED_TOTAL, IMAGES_DELETED_BYTES,

@@ -33,6 +33,7 @@ class SpoolState:
     Attributes:
         frames: accepted, and not yet acknowledged by Kafka.
         size_bytes: of these, on disk.
+        fill_ratio: of the camera's share of the spool; a single frame may be more than all of it.
         oldest_s: age of the oldest of them; 0 if there is none.
         acknowledged: frames of the present run that Kafka has.
         shed: frames of the present run that were let go, by reason.
@@ -43,6 +44,7 @@ class SpoolState:
     camera: str
     frames: int
     size_bytes: int
+    fill_ratio: float
     oldest_s: float
     acknowledged: int
     shed: dict[ShedReason, int]
@@ -167,6 +169,7 @@ class Lanes:
                 camera=lane.name,
                 frames=lane.frames,
                 size_bytes=lane.size_bytes,
+                fill_ratio=lane.size_bytes / max(1, self._share_bytes),
                 oldest_s=now_s - oldest if (oldest := self._oldest_s(lane)) is not None else 0.0,
                 acknowledged=lane.acknowledged,
                 shed=dict(lane.shed),

@@ -9,6 +9,7 @@ from services.domain.ledger import ShedReason
 from services.domain.metrics import (
     SENT_TOTAL,
     SPOOL_BYTES,
+    SPOOL_FILL_RATIO,
     SPOOL_FRAMES,
     SPOOL_OLDEST_SECONDS,
     SPOOL_SHED_TOTAL,
@@ -31,6 +32,7 @@ class SpoolMetrics:
             camera = state.camera
             self._metrics.set(SPOOL_FRAMES, state.frames, camera=camera)
             self._metrics.set(SPOOL_BYTES, state.size_bytes, camera=camera)
+            self._metrics.set(SPOOL_FILL_RATIO, state.fill_ratio, camera=camera)
             self._metrics.set(SPOOL_OLDEST_SECONDS, state.oldest_s, camera=camera)
             self._metrics.add(SENT_TOTAL, sent_total - self._sent[camera], camera=camera)
             self._sent[camera] = sent_total
