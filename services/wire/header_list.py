@@ -31,6 +31,7 @@ _SHA256: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
 _TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 _SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _KEPT = f"s3://loupe-frames/sha256/9f/{_SHA}"
+_FRAME_ID: dict[str, Any] = {"type": "string", "format": "uuid"}
 _TRACEPARENT = Header(
     "ce_traceparent",
     "W3C trace context; of other producers also read as `traceparent`.",
@@ -52,7 +53,12 @@ FRAME_HEADERS: tuple[Header, ...] = (
     Header("ce_loupeproject", "Project that is to judge; absent: routes decide.", "caps", _TEXT),
     Header("ce_partid", "Id of the part in the picture.", "P-000123", _TEXT),
     Header("ce_lotid", "Id of the lot the part belongs to.", "L-42", _TEXT),
-    Header("ce_sequence", "Dense number per camera and epoch, from 0.", "17", _NUMBER),
+    Header(
+        "ce_sequence",
+        "Dense number per camera and epoch, from 0; the frame's id if ce_id is absent.",
+        "17",
+        _NUMBER,
+    ),
     Header("ce_loupeepoch", "Start of the producer's run.", "2026-05-06T07:00:00.000000+00:00", _TEXT),
     _TRACEPARENT,
     Header("ce_dataref", "Claim check: where the pixels are; the value is then empty.", _KEPT, _TEXT),
@@ -61,6 +67,13 @@ FRAME_HEADERS: tuple[Header, ...] = (
     Header("ce_originalref", "Where the whole picture is, if this one was cut or scaled.", _KEPT, _TEXT),
     Header("ce_originalsha256", "SHA-256 of the whole picture.", _SHA, _SHA256),
     Header("ce_originalsize", "Its length in bytes.", "31457280", _NUMBER),
+    Header(
+        "ce_loupeframeid",
+        "Written by `loupe dlq redrive`: the frame's id, whatever the other headers would make of it.",
+        "8145ba11-ac9b-5046-8e0a-124e644bec4e",
+        _FRAME_ID,
+    ),
+    Header("ce_loupetry", "Written with it: how often the frame was tried before.", "1", _NUMBER),
     Header("ce_area", "Part of it: left, top, width, height as shares, by comma.", "0.1,0.2,0.5,0.5", _TEXT),
 )
 # Loupe's own records on other topics, by the CloudEvents Kafka binding.

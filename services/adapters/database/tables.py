@@ -99,7 +99,6 @@ inspections = Table(
     Index(None, "original_sha256"),
     Index(None, "camera", "captured_at"),
     Index(None, "project", "judged_at"),
-    # Which sequences were judged is read from this index alone: the ledger's proof goes through all of them.
     # What retention looks through: rows whose pixels are there.
     Index(
         "ix_inspections_kept",
@@ -108,6 +107,7 @@ inspections = Table(
         sqlite_where=text("image_uri IS NOT NULL AND image_deleted_at IS NULL"),
         postgresql_where=text("image_uri IS NOT NULL AND image_deleted_at IS NULL"),
     ),
+    # Which sequences were judged is read from this index alone: the ledger's proof goes through all of them.
     Index("ix_inspections_sequence", "camera", "epoch", "sequence", "role", "run"),
 )
 

@@ -26,13 +26,14 @@ from services.domain.topics import DEAD_LETTERS, TOPICS
 from services.domain.trigger import Trigger
 from services.wire.asyncapi import document
 from services.wire.camera_event import CameraChange, encode_camera_event
-from services.wire.dead_letter import encode_dead_letter
+from services.wire.dead_letter import decode_dead_letter, encode_dead_letter
 from services.wire.event import encode_event
 from services.wire.frame import encode_frame
 from services.wire.gen.loupe.v1 import label_pb2, training_pb2
 from services.wire.inspection import encode_inspection
 from services.wire.inspection import to_message as inspection_message
 from services.wire.record import OutRecord, Record
+from services.wire.redrive import encode_redrive
 from services.wire.trigger import encode_trigger
 from tests.unit.wire.test_messages import inspection
 
@@ -133,6 +134,13 @@ def test_examples_of_json_are_read_by_the_code() -> None:
             json_format.ParseDict(example["payload"], empty)
 
 
+def redriven() -> OutRecord:
+    """Return a bare frame that is published again: every header is ours."""
+    record = Record("loupe.frames", 1, 2, b"c", b"", (), 1_778_051_289_000)
+    letter = encode_dead_letter(record, UnreadableImage("x"), tries=1, at=AT)
+    return encode_redrive(decode_dead_letter(Record(letter.topic, 0, 0, b"c", b"", letter.headers)), "caps")
+
+
 def full_frame() -> Frame:
     kept = ImageReference(f"s3://loupe-frames/{SHA}", SHA, 3)
     return Frame(
@@ -145,6 +153,7 @@ def full_frame() -> Frame:
     ("name", "record"),
     [
         ("Frame", encode_frame(full_frame())),
+        ("Frame", redriven()),
         ("Inspection", encode_inspection(inspection())),
         ("VerdictEvent", encode_event(inspection())),
         ("Trigger", encode_trigger(Trigger("cam-1", "T-1", AT, "P-1", "L-1"))),
