@@ -320,7 +320,7 @@ class Supervisor:
             key=lambda held: held.due_s,
         )
         room = max(budget - len(due), budget - budget // 4) if takes_more else 0
-        taken = self._store.take(self._scope.ingester, room, self._scope.is_mine) if room else {}
+        taken = self._store.take(self._scope.ingester, room, self._may_take) if room else {}
         if taken.keys() - self.configured.keys():
             # Added since the configuration was read.
             self.configured, self._version = self._store.cameras(), None
@@ -331,6 +331,10 @@ class Supervisor:
         for held in [*new, *due][:budget]:
             self._start(held, now_s)
         return takes_more and len(taken) == room
+
+    def _may_take(self, camera: str) -> bool:
+        """Tell whether to lease a camera: one that was lost may still have its last run here."""
+        return camera not in self._held and self._scope.is_mine(camera)
 
     def _start(self, held: _Held, now_s: float) -> None:
         known = Told(held.report.state, held.report.message)

@@ -11,15 +11,16 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from services.adapters.clock import FakeClock
-from services.adapters.database import migrate, open_engine
+from services.adapters.database import migrate, open_engine, writing
+from services.adapters.database.tables import camera_states
 from services.adapters.metrics import Metrics
 from services.domain.camera import Camera, CameraState
 from services.domain.errors import BadRequest, SourceUnavailable
 from services.ingest.camera_events import is_told
-from services.ingest.camera_rows import ListedCamera, StoredCamera
+from services.ingest.camera_rows import NEVER, ListedCamera, StoredCamera
 from services.ingest.camera_store import CameraStore
 from services.ingest.spec import Progress
 from services.ingest.supervisor import HANGING_AFTER_S, OTHERS_FIRST_S, STOP_WITHIN_S, Scope, Supervisor
@@ -295,12 +296,48 @@ def test_two_ingesters_share_and_a_named_one_says_who_holds_its_camera(engine: E
         second.supervisor.close(5)
 
 
+def let_leases_run_out(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(update(camera_states).values(lease_until=NEVER))
+
+
+def test_a_camera_that_was_lost_and_is_free_again_is_not_run_beside_its_last_run(engine: Engine) -> None:
+    slow = Line(CameraStore(engine, lease_s=600), "slow")
+    quick = Line(CameraStore(engine, lease_s=600), "quick")
+    released = Event()
+
+    def hangs(*_: object) -> Progress:
+        released.wait(30)
+        return Progress("press-1", "epoch")
+
+    slow.behaviours["press-1"] = hangs
+    try:
+        slow.add("press-1")
+        slow.look_until(lambda: slow.alive, seconds=0.1)
+        let_leases_run_out(engine)
+        quick.look_until(lambda: quick.alive, seconds=0.1)
+        slow.look(5)
+        quick.supervisor.close(5)
+        for _ in range(3):
+            slow.look(5)
+        assert slow.runs == ["press-1"]
+        slow.behaviours["press-1"] = films
+        released.set()
+        slow.wait_for("press-1", CameraState.RUNNING)
+    finally:
+        released.set()
+        slow.supervisor.close(5)
+        quick.supervisor.close(5)
+    assert slow.doubles == []
+
+
 def test_a_camera_that_another_ingester_took_is_stopped(engine: Engine) -> None:
-    slow = Line(CameraStore(engine, lease_s=0.2), "slow")
+    slow = Line(CameraStore(engine, lease_s=600), "slow")
     quick = Line(CameraStore(engine, lease_s=600), "quick")
     try:
         slow.add("press-1")
         slow.look_until(lambda: slow.alive, seconds=0.1)
+        let_leases_run_out(engine)
         quick.look_until(lambda: quick.alive, seconds=0.1)
         slow.look_until(lambda: not slow.supervisor.reports())
         assert slow.alive == set()
