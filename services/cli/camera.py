@@ -6,6 +6,7 @@ Parses, calls `services.ingest` and shows how far it is. Needs a running stack, 
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -16,12 +17,12 @@ from threading import Event
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from services.adapters.object_store.store import ObjectStore, s3_store
 from services.cli import cameras
+from services.cli.layout import open_console
 from services.domain.errors import BadRequest
 from services.domain.project import checked_project_name
 from services.embedded.settings import EmbeddedSettings
@@ -32,7 +33,8 @@ from services.ingest.sources import open_source
 from services.ingest.spool import Leftover
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
-console = Console()
+console = open_console()
+errors = open_console(stderr=True)
 cameras.register(app)
 
 
@@ -44,22 +46,33 @@ def camera() -> None:
 @app.command()
 def run(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder with images, `synthetic` or `synthetic:SEED`.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder with images, a film, rtsp://…, usb:/dev/video0, `synthetic` or `synthetic:SEED`.",
+        ),
     ],
     camera: Annotated[str, typer.Option("--camera", metavar="ID", help="Camera id.")] = "cam-1",
     fps: Annotated[float, typer.Option("--fps", help="Frames per second.")] = 5.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Show a folder over and over.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Show a folder or a film over and over.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for new files of a folder.")] = False,
     project: Annotated[
         str | None, typer.Option("--project", help="Project that is to judge; routes decide if not given.")
     ] = None,
     count: Annotated[int | None, typer.Option("--count", help="Stop after so many frames.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object at the end.")] = False,
 ) -> None:
     """Publish images on `loupe.frames` until the source ends, or Ctrl-C.
 
-    Every frame is numbered, and declared on the ledger. Files are sent as they are.
+    Every frame is numbered, and declared on the ledger. Files are sent as they are, and stay where they are.
+    It runs in this terminal; `loupe camera add` gives a camera to the ingester instead.
 
-    Examples: `loupe camera run ./photos --camera cam-1 --fps 5 --loop`, `loupe camera run synthetic:7`
+    For example:
+
+    - `loupe camera run ./photos --camera cam-1 --fps 5 --loop`
+    - `loupe camera run shift.mp4 --fps 10`
+    - `loupe camera run rtsp://10.0.0.7/main --camera gate --count 100`
+    - `loupe camera run synthetic:7`
     """
     if project is not None:
         checked_project_name(project)
@@ -68,7 +81,7 @@ def run(
     stop = Event()
     _stop_on_signals(stop)
     started_s = time.monotonic()
-    with Live(Text(), console=console, auto_refresh=False, transient=True) as live:
+    with Live(Text(), console=errors, auto_refresh=False, transient=True) as live:
         (ended,) = run_cameras(
             [spec],
             bootstrap,
@@ -79,17 +92,30 @@ def run(
             on_leftovers=_tell_leftovers,
         )
     elapsed_s = time.monotonic() - started_s
-    console.print(
-        f"[green]{ended.camera}[/]: {ended.captured} frames in {elapsed_s:.1f} s, "
-        f"{ended.acknowledged} acknowledged, {ended.shed} shed. Epoch {ended.epoch}.",
-        highlight=False,
-    )
+    if as_json:
+        typer.echo(json.dumps(_ended_json(ended, elapsed_s)))
+    else:
+        told = f": {ended.captured} frames in {elapsed_s:.1f} s, {ended.acknowledged} acknowledged, "
+        told += f"{ended.shed} shed. Epoch {ended.epoch}."
+        console.print(Text.assemble((ended.camera, "green"), told))
     if not ended.is_declared:
-        console.print(
+        errors.print(
             f"[red]Kafka does not have all frames yet: {ended.spooled_frames} wait on disk.[/] "
             "The same command sends them first."
         )
         raise typer.Exit(1)
+
+
+def _ended_json(ended: Progress, elapsed_s: float) -> dict[str, object]:
+    return {
+        "camera": ended.camera,
+        "epoch": ended.epoch,
+        "captured": ended.captured,
+        "acknowledged": ended.acknowledged,
+        "shed": ended.shed,
+        "spooled": ended.spooled_frames,
+        "elapsed_s": round(elapsed_s, 3),
+    }
 
 
 def _spool_folder(camera: str) -> Path:
@@ -101,11 +127,8 @@ def _spool_folder(camera: str) -> Path:
 
 def _tell_leftovers(leftovers: Sequence[Leftover]) -> None:
     for one in leftovers:
-        console.print(
-            f"{one.camera}: {one.frames} frames ({one.size_bytes / 1e6:.1f} MB) of an earlier run are sent "
-            "first.",
-            highlight=False,
-        )
+        what = f"{one.frames} frames ({one.size_bytes / 1e6:.1f} MB)"
+        errors.print(Text(f"{one.camera}: {what} of an earlier run are sent first."))
 
 
 def _connections() -> tuple[str, ObjectStore]:

@@ -38,7 +38,12 @@ NamePattern = Annotated[
     ),
 ]
 Shed = Annotated[
-    ShedPolicy | None, typer.Option("--shed", help="What happens to frames while the spool is full.")
+    ShedPolicy | None,
+    typer.Option(
+        "--shed",
+        help="What happens to frames while the spool is full. If not given, block for a new folder, film, S3 "
+        "or push, whose pictures can wait, and drop-oldest for live and triggered cameras.",
+    ),
 ]
 SilentAfter = Annotated[
     float | None,

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from services.adapters.broker.reader import KafkaTopicReader, TopicReader, read_up_to
+from services.cli.layout import open_console
 from services.cli.settings import kafka_address
 from services.domain.camera import TROUBLED
 from services.domain.errors import BadRequest
@@ -19,7 +19,7 @@ from services.domain.topics import EVENTS
 from services.wire.camera_event import CAMERA_TYPE
 from services.wire.record import Record
 
-console = Console()
+console = open_console()
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

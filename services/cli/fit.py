@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from services.cli.layout import open_console, print_facts
 from services.embedded.settings import EmbeddedSettings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from services.trainer.fit import Progress as Tell
     from services.trainer.registry import Registry
 
-console = Console()
+console = open_console()
 _STAGES = {"read": "reading", "learn": "learning", "calibrate": "calibrating", "write": "writing"}
 
 
@@ -113,22 +113,20 @@ def _progress() -> Iterator[Tell]:
 def _tell_outcome(outcome: FitOutcome, took_s: float, *, is_up: bool) -> None:
     numbers = outcome.report()
     auroc = numbers["image_auroc"]
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, value in (
-        ("version", numbers["version"]),
-        ("photos", f"{numbers['train_images']} learnt from"),
-        ("threshold", f"{numbers['threshold']:.3f}"),
-        ("image AUROC", "not measured: no anomalous photos given" if auroc is None else f"{auroc:.3f}"),
-        ("size", f"{numbers['file_bytes'] / 1e6:.1f} MB"),
-        ("time", f"{took_s:.1f} s"),
-        ("card", str(outcome.card)),
-    ):
-        table.add_row(f"[dim]{name}[/]", value)
-    console.print(f"[green]Fitted[/] {numbers['project']}", highlight=False)
-    console.print(table)
+    facts = {
+        "version": numbers["version"],
+        "photos": f"{numbers['train_images']} learnt from",
+        "threshold": f"{numbers['threshold']:.3f}",
+        "image AUROC": "not measured: no anomalous photos given" if auroc is None else f"{auroc:.3f}",
+        "size": f"{numbers['file_bytes'] / 1e6:.1f} MB",
+        "time": f"{took_s:.1f} s",
+        "card": str(outcome.card),
+    }
+    console.print(f"[green]Fitted[/] {numbers['project']}")
+    print_facts(console, facts)
     for warning in numbers["warnings"]:
-        console.print(f"[yellow]Note:[/] {warning}", highlight=False)
+        console.print(f"[yellow]Note:[/] {escape(warning)}")
     project = numbers["project"]
-    console.print(f"Next: loupe inspect IMAGE --project {project}", highlight=False, soft_wrap=True)
+    console.print(f"Next: loupe inspect IMAGE --project {project}")
     if not is_up:
-        console.print("The stack does not run; `loupe up` will host this version.", highlight=False)
+        console.print("The stack does not run; `loupe up` will host this version.")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from services.cli.layout import Column, Room, open_console, print_list
 from services.domain.errors import BadRequest
 from services.domain.frame import IMAGE_SUFFIXES
 from services.domain.inspection import Inspection
@@ -21,8 +20,8 @@ from services.wire.event import data_of
 if TYPE_CHECKING:
     from services.embedded.judges import Judge, StackOrLocal
 
-console = Console()
-errors = Console(stderr=True)
+console = open_console()
+errors = open_console(stderr=True)
 
 _KEYS = (
     "source",
@@ -61,15 +60,15 @@ def inspect(
     judged: list[Inspection] = []
     for path, found in judge_files(files, judge):
         if not isinstance(found, Inspection):
-            errors.print(Text.assemble((str(path), "bold"), ": ", found.message), soft_wrap=True)
+            errors.print(Text.assemble((str(path), "bold"), ": ", found.message))
             continue
         judged.append(found)
         if as_json:
             typer.echo(json.dumps(line_of(found)))
     if not as_json and judged:
-        console.print(table_of(judged, max_regions))
+        show(judged, max_regions)
         where = "in this process" if stack is None or stack.is_local else "by the running stack"
-        console.print(_summary(judged, where), highlight=False, soft_wrap=True)
+        console.print(Text(_summary(judged, where)))
     if len(judged) < len(files):
         raise typer.Exit(1)
 
@@ -100,27 +99,27 @@ def line_of(inspection: Inspection) -> dict[str, object]:
     return {key: told[key] for key in _KEYS}
 
 
-def table_of(judged: Sequence[Inspection], max_regions: int) -> Table:
-    """Return verdicts for people."""
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    table.add_column("")
-    table.add_column("image", overflow="fold")
-    table.add_column("verdict")
-    for column in ("sure", "score", "limit"):
-        table.add_column(column, justify="right")
-    table.add_column("where: across, down, area", no_wrap=True)
+def show(judged: Sequence[Inspection], max_regions: int) -> None:
+    """Print verdicts for people."""
+    columns = (
+        Column("  image"),
+        Column("verdict"),
+        *(Column(name, is_right=True) for name in ("sure", "score", "limit")),
+        Column("where: across, down, area", room=Room.BELOW),
+    )
+    rows = []
     for one in judged:
         verdict, colour = ("anomalous", "red") if one.is_anomalous else ("normal", "green")
-        table.add_row(
-            Text("●", colour),
-            Text(one.subject),
+        cells = (
+            Text.assemble(("● ", colour), one.subject),
             Text(f"{verdict}, near the limit" if one.is_uncertain else verdict, colour),
             f"{one.confidence:.0%}",
             f"{one.score:.2f}",
             f"{one.threshold:.2f}",
             where_of(one, max_regions),
         )
-    return table
+        rows.append(cells)
+    print_list(console, columns, rows)
 
 
 def where_of(inspection: Inspection, max_regions: int) -> str:
@@ -131,7 +130,7 @@ def where_of(inspection: Inspection, max_regions: int) -> str:
         for region in inspection.regions[:max_regions]
     ]
     left_out = len(inspection.regions) - len(named)
-    return "\n".join([*named, *([f"and {left_out} more"] if named and left_out else [])])
+    return "; ".join([*named, *([f"and {left_out} more"] if named and left_out else [])])
 
 
 def _judge(project: str) -> tuple[Judge, StackOrLocal | None]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.text import Text
 
 from services.cli.board import Board
+from services.cli.layout import Column, open_console, print_facts, print_list
 from services.domain.errors import BadRequest, StopProcess
 from services.embedded import stack
 from services.embedded.addresses import StackAddresses, exported_environment
@@ -25,7 +26,7 @@ from services.embedded.parts import Parts
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.supervision import log_file
 
-console = Console()
+console = open_console()
 _FOLLOW_EVERY_S = 0.25
 
 
@@ -69,8 +70,8 @@ def up(
     started_s = time.monotonic()
     with Board(console, "Starting") as board:
         addresses = stack.up(settings, only=only, on_event=lambda event: _tell(board, event))
-    console.print(f"[green]Up[/] in {time.monotonic() - started_s:.1f} s.", highlight=False)
-    console.print(_where_to_look(addresses))
+    console.print(f"[green]Up[/] in {time.monotonic() - started_s:.1f} s.")
+    print_facts(console, _where_to_look(addresses))
     for name, address, port in stack.foreign_listeners(settings):
         console.print(f"[yellow]Not on loopback:[/] {name} listens on {address}:{port}")
     if units is not None and addresses.units != units:
@@ -83,19 +84,16 @@ def _tell(board: Board, event: stack.StackEvent) -> None:
     board.tell(event.part, event.phase, f"{event.seconds:.1f} s" if event.seconds else "")
 
 
-def _where_to_look(addresses: StackAddresses) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, value in (
-        ("Kafka", addresses.kafka_bootstrap),
-        ("S3", addresses.s3_endpoint),
-        ("metrics", addresses.metrics_url),
-        ("Ray", addresses.ray_dashboard_url),
-        ("gateway (gRPC)", addresses.gateway_grpc),
-        ("state", str(addresses.home)),
-        ("for other programs", 'eval "$(loupe env)"'),
-    ):
-        table.add_row(f"[dim]{name}[/]", value)
-    return table
+def _where_to_look(addresses: StackAddresses) -> dict[str, str]:
+    return {
+        "Kafka": addresses.kafka_bootstrap,
+        "S3": addresses.s3_endpoint,
+        "metrics": addresses.metrics_url,
+        "Ray": addresses.ray_dashboard_url,
+        "gateway (gRPC)": addresses.gateway_grpc,
+        "state": str(addresses.home),
+        "for other programs": 'eval "$(loupe env)"',
+    }
 
 
 def down() -> None:
@@ -108,7 +106,7 @@ def down() -> None:
     with Board(console, "Stopping") as board:
         swept = stack.down(EmbeddedSettings(), on_event=lambda event: _tell(board, event))
     also = f" {swept} processes of an earlier crash were ended." if swept else ""
-    console.print(f"[green]Down.[/]{also}", highlight=False)
+    console.print(f"[green]Down.[/]{also}")
 
 
 def status(
@@ -125,20 +123,19 @@ def status(
     if not parts:
         console.print("The stack does not run; `loupe up` starts it.")
         return
-    table = Table(box=None, header_style="dim", padding=(0, 2))
-    for column in ("", "part", "pid", "port", "version"):
-        table.add_column(column)
-    table.add_column("MB", justify="right")
-    table.add_column("start s", justify="right")
+    columns = (
+        *(Column(name) for name in ("  part", "pid", "port", "version")),
+        *(Column(name, is_right=True) for name in ("MB", "start s")),
+    )
+    rows = []
     for part in parts:
-        mark = "[green]●[/]" if part.healthy else "[red]●[/]"
+        mark = ("● ", "green") if part.healthy else ("● ", "red")
         start = "" if part.start_s is None else f"{part.start_s:.1f}"
-        table.add_row(
-            mark, part.name, str(part.pid or "-"), str(part.port), part.version, f"{part.rss_mb:.0f}", start
-        )
-    table.add_section()
-    table.add_row("", "together", "", "", "", f"{sum(part.rss_mb for part in parts):.0f}", "")
-    console.print(table)
+        where = (str(part.pid or "-"), str(part.port), part.version)
+        rows.append((Text.assemble(mark, part.name), *where, f"{part.rss_mb:.0f}", start))
+    together = f"{sum(part.rss_mb for part in parts):.0f}"
+    rows.append((Text("  together"), "", "", "", together, ""))
+    print_list(console, columns, rows)
 
 
 def logs(
@@ -171,7 +168,9 @@ def _was_rotated(path: Path, position: int) -> bool:
     return path.exists() and path.stat().st_size < position
 
 
-def doctor() -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
     """Find what this machine lacks, and print the line that mends each thing.
 
     Looks at Python and its shared library, memory, disk, ports, and the hash of every part's files.
@@ -181,16 +180,15 @@ def doctor() -> None:
     """
     from services.embedded.doctor import examine
 
-    wrong = 0
-    for finding in examine(EmbeddedSettings()):
-        wrong += finding.mend is not None
+    findings = list(examine(EmbeddedSettings()))
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    for finding in () if as_json else findings:
         mark = "[green]✓[/]" if finding.mend is None else "[red]✗[/]"
-        console.print(
-            f"{mark} [bold]{finding.subject:<15}[/] {finding.detail}", highlight=False, soft_wrap=True
-        )
+        console.print(f"{mark} [bold]{finding.subject:<15}[/] {escape(finding.detail)}")
         if finding.mend is not None:
-            console.print(f"  mend it with: [cyan]{finding.mend}[/]", highlight=False, soft_wrap=True)
-    if wrong:
+            console.print(f"  mend it with: [cyan]{escape(finding.mend)}[/]")
+    if any(finding.mend is not None for finding in findings):
         raise typer.Exit(1)
 
 

@@ -32,6 +32,8 @@ _LEAST_SIDE_PX, _LARGEST_SIDE_PX = 16, 65_535
 _ADDRESS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<host>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 # Where a source's pictures can be shown again.
 _LOOPED = frozenset({SourceKind.FOLDER, SourceKind.FILM, SourceKind.SYNTHETIC})
+# Where pixels wait by themselves until the spool has room: they need not be dropped.
+_PATIENT = frozenset({SourceKind.FOLDER, SourceKind.FILM, SourceKind.S3, SourceKind.PUSH})
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 # What a file of cameras may say of one, and which field that is.
 _FIELDS = {
@@ -120,7 +122,8 @@ def stored_camera(values: Mapping[str, Any], base: StoredCamera | None = None) -
     """Return a camera from the fields that people gave, over those of `base`.
 
     Args:
-        values: fields of `Camera`, and `secret`; a relative path is taken from the current directory.
+        values: fields of `Camera`, and `secret`; a relative path is taken from the current directory. A new
+            camera without `shed` gets the one that suits its source.
         base: what it is now; None: a new camera.
 
     Raises:
@@ -138,11 +141,20 @@ def stored_camera(values: Mapping[str, Any], base: StoredCamera | None = None) -
     fields["source"] = _absolute(source)
     if isinstance(area := fields.get("area"), str):
         fields["area"] = parse_area(area)
+    if base is None:
+        fields.setdefault("shed", _usual_shed(fields))
     camera = checked_camera(replace(base.camera, **fields) if base else Camera(**fields))
     token = base.push_token_sha256 if base and camera.source == PUSH else None
     # A new address is another device, which has another password.
     kept = base.secret if base and base.camera.source == camera.source else None
     return StoredCamera(camera, secret or kept, token)
+
+
+def _usual_shed(fields: Mapping[str, Any]) -> ShedPolicy:
+    """Return what a new camera does while the spool is full, where nobody says it."""
+    if fields.get("is_triggered") or check_source(fields["source"]) not in _PATIENT:
+        return ShedPolicy.DROP_OLDEST
+    return ShedPolicy.BLOCK
 
 
 def read_cameras(file: Path) -> list[StoredCamera]:

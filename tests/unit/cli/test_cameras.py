@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from services.adapters.database import open_engine
+from services.cli import camera_views
 from services.cli.main import app
 from services.domain.camera import Area, CameraState, OriginalPolicy, ShedPolicy
 from services.ingest.camera_rows import CameraReport
@@ -63,6 +66,70 @@ def test_a_folder_is_added_with_all_its_options(desk: Desk, tmp_path: Path) -> N
     assert camera.keeps_files
     assert camera.is_paused
     assert desk.json("show", "press-1")["state"] == "paused"
+
+
+@pytest.mark.parametrize(
+    ("words", "shed"),
+    [
+        (["/photos"], ShedPolicy.BLOCK),
+        (["/films/shift.mp4"], ShedPolicy.BLOCK),
+        (["s3://bucket/line-1"], ShedPolicy.BLOCK),
+        (["push:"], ShedPolicy.BLOCK),
+        (["rtsp://127.0.0.1:9/main"], ShedPolicy.DROP_OLDEST),
+        (["http://127.0.0.1:9/mjpeg"], ShedPolicy.DROP_OLDEST),
+        (["usb:/dev/video0"], ShedPolicy.DROP_OLDEST),
+        (["synthetic"], ShedPolicy.DROP_OLDEST),
+        (["/photos", "--trigger"], ShedPolicy.DROP_OLDEST),
+        (["/photos", "--shed", "sample"], ShedPolicy.SAMPLE),
+    ],
+)
+def test_a_full_spool_drops_only_what_does_not_wait_elsewhere(
+    desk: Desk, words: list[str], shed: ShedPolicy
+) -> None:
+    desk.run("add", "press-1", *words)
+    assert desk.store.cameras()["press-1"].camera.shed is shed
+    desk.run("set", "press-1", "--fps", "1")
+    assert desk.store.cameras()["press-1"].camera.shed is shed
+
+
+def test_cameras_of_a_file_get_the_shed_policy_of_their_kind(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("camera,source,shed\na,/photos,\nb,/photos,sample\nc,synthetic,\n")
+    desk.run("add", "--from", str(tmp_path / "c.csv"))
+    sheds = [one.camera.shed for one in desk.store.cameras().values()]
+    assert sheds == [ShedPolicy.BLOCK, ShedPolicy.SAMPLE, ShedPolicy.DROP_OLDEST]
+
+
+@pytest.mark.parametrize("name", ["[/]", "[red]press", "a=b"])
+def test_an_id_is_no_markup(desk: Desk, name: str) -> None:
+    assert name in desk.run("add", name, "push:").output
+    for command in ("pause", "resume", "list", "remove"):
+        assert name in desk.run(command, *([] if command == "list" else [name])).output
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_list_of_cameras_fits_and_has_whole_headings(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(camera_views, "console", Console(width=width, force_terminal=True))
+    names = ["press-1", "a-camera-with-a-very-long-name-in-the-third-hall-on-the-left"]
+    for name in names:
+        desk.run("add", name, "rtsp://127.0.0.1:9/main")
+    desk.store.take("ingester", 10)
+    since = datetime.now(UTC) - timedelta(hours=20)
+    message = "The picture has been the same for 30 seconds, so nobody can say whether the camera films. " * 2
+    desk.store.renew(
+        "ingester",
+        [
+            CameraReport(name, CameraState.UNKNOWN_CODEC, message, since, captured=10**7, shed=123, fps=29.97)
+            for name in names
+        ],
+    )
+    text = Text.from_ansi(desk.run("list").output).plain
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["camera", "state", "since", "fps", "captured", "shed", "spooled"]
+    assert " ".join(text.split()).count(message.strip()) == 2
+    assert all(name in text for name in names)
 
 
 def test_a_relative_folder_is_taken_from_here(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import folder_store
-from services.cli.inspect import files_of, table_of, where_of
+from services.cli.inspect import files_of, where_of
 from services.cli.main import app
 from services.domain.errors import BadRequest, ModelUnavailable, UnknownProject, UnreadableImage
 from services.domain.frame import Frame
@@ -129,6 +129,5 @@ def test_an_image_that_the_stack_refuses_is_not_tried_again() -> None:
 def test_names_the_largest_regions_only() -> None:
     regions = tuple(Region(0.1 * n, 0.2, 0.2, 0.4, 0.05, 3.0) for n in range(3))
     one = replace(verdict(FRAME), regions=regions, is_anomalous=True)
-    assert where_of(one, 2) == "10%, 40%, 5.0%\n20%, 40%, 5.0%\nand 1 more"
+    assert where_of(one, 2) == "10%, 40%, 5.0%; 20%, 40%, 5.0%; and 1 more"
     assert where_of(one, 0) == ""
-    assert table_of([one], 2).row_count == 1
