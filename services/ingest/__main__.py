@@ -19,13 +19,14 @@ from uuid import uuid4
 
 from services.adapters.broker import Consumer, Producer
 from services.adapters.broker.kafka import KafkaBrokerConsumer, KafkaBrokerProducer
+from services.adapters.broker.limits import check_size_limits
 from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics
 from services.adapters.object_store import ObjectStore
-from services.domain.errors import LoupeError
-from services.domain.topics import TRIGGERS
+from services.domain.errors import LoupeError, StopProcess
+from services.domain.topics import FRAMES, TRIGGERS
 from services.ingest.camera_events import CameraEvents
 from services.ingest.camera_rows import StoredCamera
 from services.ingest.camera_runner import CameraRunner
@@ -57,6 +58,8 @@ class IngestProcess:
             StorageFull: the disk takes nothing.
         """
         self._settings, clock, metrics = settings, SystemClock(), Metrics()
+        self._are_limits_known = False
+        self._stopped_by: StopProcess | None = None
         folder = settings.spool_path
         spool = Spool(folder, clock=clock, max_bytes=spool_bytes(folder, settings.spool_max_bytes))
         parts.callback(spool.close)
@@ -64,7 +67,7 @@ class IngestProcess:
             logger.info("camera %s: %d frames of before are sent", left.camera, left.frames)
         self._events = CameraEvents(self._open_producer)
         self._sender = Sender(
-            spool, self._open_producer, clock, metrics=metrics,
+            spool, self._open_checked, clock, metrics=metrics,
             replay_bytes_per_s=settings.spool_replay_bytes_per_s,
         )  # fmt: skip
         engine = open_engine(settings.database_url)
@@ -87,12 +90,24 @@ class IngestProcess:
         logger.info("ingester %s, at most %d cameras", scope.ingester, scope.max_cameras)
 
     def run(self, stop: Event) -> None:
-        """Run the cameras; then stop within the time that the settings give."""
-        self._sender.start()
+        """Run the cameras; then stop within the time that the settings give.
+
+        Raises:
+            SizeLimitsDisagree: the largest frame does not pass Kafka; known once that answers.
+            BadSettings: the spool is damaged.
+        """
+
+        def end(error: StopProcess) -> None:
+            self._stopped_by = error
+            stop.set()
+
+        self._sender.start(end)
         try:
             self._supervisor.run(stop)
         finally:
             self._shut(time.monotonic() + self._settings.ingest_stop_s)
+        if self._stopped_by:
+            raise self._stopped_by
 
     def _shut(self, end_s: float) -> None:
         """Stop in the order of the flow; what comes later leaves itself a little time."""
@@ -112,6 +127,13 @@ class IngestProcess:
         return KafkaBrokerProducer(
             self._settings.kafka_bootstrap, delivery_timeout_s=Limits().delivery_timeout_s
         )
+
+    def _open_checked(self) -> Producer:
+        """Open the sender's producer, once it is known that the largest frame passes."""
+        if not self._are_limits_known:
+            check_size_limits(self._settings.kafka_bootstrap, [FRAMES])
+            self._are_limits_known = True
+        return self._open_producer()
 
     def _join_triggers(self) -> Consumer:
         # A group of its own, from now on: a trigger is for whoever runs its camera, and stale soon.

@@ -17,13 +17,14 @@ from threading import Event
 from typing import TypeVar
 
 from services.adapters.broker.kafka import KafkaBrokerProducer
+from services.adapters.broker.limits import check_size_limits
 from services.adapters.clock import Clock, SystemClock
 from services.adapters.object_store.store import FRAMES_BUCKET, ObjectStore
 from services.domain.camera import OriginalPolicy, ShedPolicy
 from services.domain.errors import BadRequest, Overloaded, StorageFull, StoreUnavailable, UnreadableImage
 from services.domain.frame import Frame, ImageReference, ingester_frame_id
 from services.domain.ledger import ShedReason
-from services.domain.topics import CLAIM_LIMIT_BYTES, INLINE_LIMIT_BYTES
+from services.domain.topics import CLAIM_LIMIT_BYTES, FRAMES, INLINE_LIMIT_BYTES
 from services.ingest.in_flight import Limits
 from services.ingest.schedule import Schedule
 from services.ingest.sources import Settled, Shot, Skipped, Taken, Unreadable
@@ -335,12 +336,14 @@ def run_cameras(
         BadRequest: two cameras of one id.
         BadSettings: the spool is in use by another process.
         BrokerUnavailable: no broker answers at the start.
+        SizeLimitsDisagree: the largest frame does not pass Kafka.
     """
     if len({spec.camera for spec in specs}) < len(specs):
         raise BadRequest("Two cameras have the same id; sequences would collide.")
     limits, clock = limits or Limits(), SystemClock()
     with closing(Spool(spool_folder, clock=clock)) as spool:
         # Opened here: a person who named a wrong address is to hear of it at once.
+        check_size_limits(bootstrap, [FRAMES])
         producer = KafkaBrokerProducer(bootstrap, delivery_timeout_s=limits.delivery_timeout_s)
         if spool.leftovers:
             on_leftovers(spool.leftovers)

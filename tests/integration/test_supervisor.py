@@ -16,6 +16,8 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from services.adapters.broker.reader import KafkaTopicReader, read_up_to
 from services.adapters.database import migrate, open_engine
@@ -30,6 +32,7 @@ from services.ingest.configuration import new_token
 from services.ingest.synthetic import SyntheticLine
 from services.wire.frame import decode_frame
 from tests.poll import poll_until
+from tests.servers import Servers
 
 # What `LOUPE_INGEST_STOP_S` promises, and what the processes of a busy machine need beside it.
 STOP_WITHIN_S = 15.0
@@ -212,3 +215,18 @@ def test_ten_thousand_cameras_of_which_most_are_wrong_have_named_states(
         assert share < 0.9, f"{share:.2f} of a core"
         assert memory_mb < 400, f"{memory_mb:.0f} MB"
         assert stop(process) < STOP_WITHIN_S
+
+
+def test_a_broker_that_takes_no_large_images_ends_the_process_with_the_numbers(
+    own_servers: Servers, site: Site
+) -> None:
+    with own_servers.running("kafka"):
+        bootstrap = own_servers.addresses.kafka_bootstrap
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        wanted = {"max.message.bytes": "1000000"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, FRAMES.name, configs=wanted)])
+        admin.close()
+        site.store.add([StoredCamera(Camera(f"line-{site.mark}", "synthetic", fps=5))], "ann")
+        with site.ingester(bootstrap) as process:
+            assert process.wait(60) == 1
+    assert "max.message.bytes of the topic loupe.frames 1000000" in site.log()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.metrics import Metrics
-from services.domain.errors import ImageTooLarge, LoupeError, RetryLater, StorageFull
+from services.domain.errors import ImageTooLarge, LoupeError, RetryLater, StopProcess, StorageFull
 from services.domain.topics import MIB
 from services.ingest.in_flight import InFlight, Limits
 from services.ingest.spool.lane import Spooled
@@ -56,7 +56,8 @@ class Sender:
 
         Args:
             spool: what to send.
-            open_producer: called by the sender's thread until it returns; may raise BrokerUnavailable.
+            open_producer: called by the sender's thread until it returns; may raise BrokerUnavailable, and
+                a `StopProcess` ends the sender.
             clock: for rates and pauses.
             limits: of what is on its way.
             replay_bytes_per_s: by how much backlogs shrink at most.
@@ -73,11 +74,13 @@ class Sender:
         # After a failure nothing is sent until then; the pause doubles until something arrives.
         self._pause_s, self._resume_s = _FIRST_PAUSE_S, now_s
         self._is_flushing = False
+        self._on_stop: Callable[[StopProcess], None] = lambda _: None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="sender")
 
-    def start(self) -> None:
-        """Begin to send."""
+    def start(self, on_stop: Callable[[StopProcess], None] = lambda _: None) -> None:
+        """Begin to send; `on_stop` is told, by the sender's thread, what no patience mends."""
+        self._on_stop = on_stop
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
@@ -131,6 +134,10 @@ class Sender:
             except StorageFull as error:
                 logger.warning("%s", error)
                 self._back_off()
+            except StopProcess as error:
+                logger.error("nothing is sent any more: %s", error)  # noqa: TRY400 - a sentence for people
+                self._on_stop(error)
+                return
             except Exception:
                 # Nothing is lost by going on, and everything would stand still without this thread.
                 logger.exception("the sender failed and goes on")

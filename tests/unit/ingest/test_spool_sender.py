@@ -12,7 +12,7 @@ from services.adapters.broker.memory import MemoryBroker, MemoryProducer
 from services.adapters.clock import FakeClock, SystemClock
 from services.adapters.metrics import Metrics
 from services.domain.camera import ShedPolicy
-from services.domain.errors import BrokerUnavailable, ImageTooLarge
+from services.domain.errors import BrokerUnavailable, ImageTooLarge, SizeLimitsDisagree, StopProcess
 from services.domain.ledger import EntryKind, ShedReason
 from services.domain.topics import FRAMES, MIB
 from services.ingest.in_flight import Limits
@@ -209,6 +209,21 @@ def test_the_thread_sends_flushes_and_stops(tmp_path: Path) -> None:
     assert camera.state().is_settled
     sender.stop()
     assert not sender._thread.is_alive()
+    spool.close()
+
+
+def test_what_no_patience_mends_ends_the_sender_and_is_told(tmp_path: Path) -> None:
+    clock, told = SystemClock(), list[StopProcess]()
+
+    def disagrees() -> Producer:
+        raise SizeLimitsDisagree("Images would not pass.")
+
+    spool = Spool(tmp_path, clock=clock, reserve_bytes=0)
+    sender = Sender(spool, disagrees, clock)
+    sender.start(told.append)
+    poll_until(lambda: not sender._thread.is_alive(), deadline_s=10)
+    assert [error.message for error in told] == ["Images would not pass."]
+    sender.stop()
     spool.close()
 
 
