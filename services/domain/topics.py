@@ -52,14 +52,14 @@ class Topic:
 _STREAM = "serve/stream.py"
 _RESULTS = "services/results/pipeline.py"
 _TRAINER = "services/trainer/pipeline.py"
-_INGEST = "services/ingest/pipeline.py"
+_SENDER = "services/ingest/spool/sender.py"
 
 FRAMES = Topic(
-    "loupe.frames", "camera", "the encoded image", "1", (_INGEST,), (_STREAM,),
+    "loupe.frames", "camera", "the encoded image", "1", (_SENDER,), (_STREAM,),
     retention_s=DAY_S, retention_bytes=4096 * MIB,
 )  # fmt: skip
 TRIGGERS = Topic(
-    "loupe.triggers", "camera", "JSON: part_id, lot_id", "1", ("anyone",), (_INGEST,),
+    "loupe.triggers", "camera", "JSON: part_id, lot_id", "1", ("anyone",), ("services/ingest/sources/triggers.py",),
     retention_s=HOUR_S, retention_bytes=64 * MIB,
 )  # fmt: skip
 INSPECTIONS = Topic(
@@ -67,7 +67,7 @@ INSPECTIONS = Topic(
     retention_bytes=512 * MIB,
 )  # fmt: skip
 EVENTS = Topic(
-    "loupe.events", "camera", "CloudEvents JSON", "4", (_RESULTS, "services/ingest/supervisor.py"),
+    "loupe.events", "camera", "CloudEvents JSON", "4", (_RESULTS, "services/ingest/camera_events.py"),
     ("anyone",), retention_bytes=512 * MIB,
 )  # fmt: skip
 LABELS = Topic(
@@ -83,7 +83,7 @@ MODELS = Topic(
     ("services/hosting/pipeline.py",), partitions=1, retention_s=30 * DAY_S, retention_bytes=64 * MIB,
 )  # fmt: skip
 LEDGER = Topic(
-    "loupe.ledger", "camera", "protobuf LedgerEntry", "8", (_INGEST, _STREAM), (_RESULTS,),
+    "loupe.ledger", "camera", "protobuf LedgerEntry", "8", (_SENDER, _STREAM), (_RESULTS,),
     retention_bytes=256 * MIB,
 )  # fmt: skip
 
