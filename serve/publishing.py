@@ -19,8 +19,7 @@ from services.domain.errors import ImageTooLarge, PoisonShareExceeded, RetryLate
 from services.domain.frame import FRAME_NAMESPACE, RecordPosition
 from services.domain.inspection import Inspection
 from services.domain.ledger import EntryKind, LedgerEntry, ShedReason
-from services.domain.topics import INLINE_LIMIT_BYTES
-from services.wire.dead_letter import cause_headers, encode_dead_letter
+from services.wire.dead_letter import encode_dead_letter, fitting_letter
 from services.wire.inspection import encode_inspection
 from services.wire.ledger import encode_ledger_entry
 from services.wire.record import OutRecord
@@ -49,6 +48,7 @@ class Publisher:
 
         Raises:
             RetryLater: not all were acknowledged, and there is to be no next try.
+            ImageTooLarge: the broker refuses what every broker has to take.
         """
         records = self._records(items, ends, waited_ms)
         while True:
@@ -63,7 +63,10 @@ class Publisher:
                 if not self._pause(LONGEST_PAUSE_S):
                     raise
             except ImageTooLarge:
-                records = [_fitting(record) for record in records]
+                fitting = [fitting_letter(record) for record in records]
+                if fitting == records:  # the broker takes less than was checked at the start
+                    raise
+                records = fitting
 
     def _records(self, items: Sequence[Item], ends: Sequence[End], waited_ms: float) -> list[OutRecord]:
         records = []
@@ -104,16 +107,6 @@ class Publisher:
             offsets=tuple(item.record.offset for item in items),
         )
         return encode_ledger_entry(entry)
-
-
-def _fitting(record: OutRecord) -> OutRecord:
-    """Return a dead letter that fits: without the original's bytes where it is too large, nor its headers."""
-    headers_bytes = sum(len(name) + len(value) for name, value in record.headers)
-    if len(record.value) + headers_bytes <= INLINE_LIMIT_BYTES:
-        return record
-    kept = record.headers if headers_bytes <= INLINE_LIMIT_BYTES else cause_headers(record)
-    note = b"left out, too large for a dead letter; they stay where the original stands"
-    return replace(record, value=b"", headers=(*kept, ("dlq_bytes", note)))
 
 
 class PoisonWatch:

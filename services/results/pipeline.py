@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from services.adapters.broker import Producer
@@ -30,7 +29,7 @@ from services.results.batch import (
 )
 from services.results.store import Store
 from services.results.tally import Tally
-from services.wire.dead_letter import encode_dead_letter
+from services.wire.dead_letter import encode_dead_letter, fitting_letter
 from services.wire.event import data_of, encode_event
 from services.wire.record import OutRecord, Record
 
@@ -126,7 +125,7 @@ class Pipeline:
             self._publish([letter])
         except ImageTooLarge:
             # The cause in the headers took it over the limit: the original stays readable where it stands.
-            self._publish([replace(letter, value=b"")])
+            self._publish([fitting_letter(letter)])
 
     def _publish(self, records: Sequence[OutRecord]) -> None:
         """Return when the broker has all of them."""

@@ -19,9 +19,9 @@ from services.adapters.broker.faststream import records_of
 from services.adapters.broker.patience import Patience, PoisonGuard
 from services.adapters.clock import Clock
 from services.adapters.metrics import Metrics
-from services.domain.errors import LoupeError, Rejected, RetryLater, StopProcess
+from services.domain.errors import ImageTooLarge, LoupeError, Rejected, RetryLater, StopProcess
 from services.domain.metrics import DEAD_LETTERS_TOTAL
-from services.wire.dead_letter import encode_dead_letter
+from services.wire.dead_letter import encode_dead_letter, fitting_letter
 from services.wire.record import OutRecord, Record
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,11 @@ class RecordHandler:
             record, error, tries=tries if isinstance(tries, int) else 1, at=self._clock.now()
         )
         self._patience.call(lambda: self._step.give_up(record, error))
-        publish(self._patience, self._producer, letter)
+        try:
+            publish(self._patience, self._producer, letter)
+        except ImageTooLarge:
+            # The cause in the headers took it over the limit: the original stays readable where it stands.
+            publish(self._patience, self._producer, fitting_letter(letter))
         self._metrics.add(DEAD_LETTERS_TOTAL, topic=record.topic, cause=error.cause)
         logger.warning("record %s goes to %s: %s", record.position, letter.topic, error.message)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.domain.errors import LoupeError, MalformedRecord
 from services.domain.frame import RecordPosition
+from services.domain.topics import INLINE_LIMIT_BYTES
 from services.wire.headers import read_number, read_texts, read_time
 from services.wire.record import Headers, OutRecord, Record
 
@@ -70,6 +71,16 @@ def one_line(text: str) -> str:
 def cause_headers(letter: OutRecord | Record) -> Headers:
     """Return the headers of a dead letter that are not the original's."""
     return tuple((name, value) for name, value in letter.headers if name.startswith(_PREFIX))
+
+
+def fitting_letter(letter: OutRecord) -> OutRecord:
+    """Return a letter that fits: without the original's bytes where it is too large, nor its headers."""
+    headers_bytes = sum(len(name) + len(value) for name, value in letter.headers)
+    if len(letter.value) + headers_bytes <= INLINE_LIMIT_BYTES:
+        return letter
+    kept = letter.headers if headers_bytes <= INLINE_LIMIT_BYTES else cause_headers(letter)
+    note = b"left out, too large for a dead letter; they stay where the original stands"
+    return replace(letter, value=b"", headers=(*kept, (_PREFIX + "bytes", note)))
 
 
 def decode_dead_letter(record: Record) -> DeadLetter:

@@ -28,7 +28,7 @@ from services.domain.errors import (
     RetryLater,
 )
 from services.domain.inspection import Inspection, Role, event_id_of, inspection_id_of
-from services.domain.topics import EVENTS
+from services.domain.topics import EVENTS, RECORD_LIMIT_BYTES
 from services.results.batch import Read
 from services.results.store import Judged, Store
 from services.wire.dead_letter import decode_dead_letter
@@ -261,10 +261,12 @@ def test_stopping_ends_the_waiting(bench: Bench) -> None:
 
 def test_a_dead_letter_above_the_size_limit_goes_without_its_bytes(bench: Bench) -> None:
     bench = bench.restarted(producer=Faulty(bench.broker, ImageTooLarge("Too large.")))
-    bench.pipeline.inspections(garbage("loupe.inspections"))
+    large = [replace(one, value=b"x" * RECORD_LIMIT_BYTES) for one in garbage("loupe.inspections")]
+    bench.pipeline.inspections(large)
     (found,) = dead_letters(bench, "loupe.inspections")
     assert found.value == b""
-    assert decode_dead_letter(found).cause == "MalformedRecord"
+    letter = decode_dead_letter(found)
+    assert (letter.cause, letter.is_whole) == ("MalformedRecord", False)
 
 
 def test_without_redis_nothing_is_lost_and_one_warning_is_given(

@@ -10,7 +10,13 @@ from serve.judging import End, Item, Refused
 from serve.publishing import PoisonWatch, Publisher
 from services.adapters.broker.memory import MemoryBroker, MemoryDelivery, MemoryProducer
 from services.adapters.clock import FakeClock
-from services.domain.errors import BrokerUnavailable, HashMismatch, PoisonShareExceeded, UnreadableImage
+from services.domain.errors import (
+    BrokerUnavailable,
+    HashMismatch,
+    ImageTooLarge,
+    PoisonShareExceeded,
+    UnreadableImage,
+)
 from services.domain.hosting import Route
 from services.domain.ledger import EntryKind, ShedReason
 from services.domain.topics import FRAMES_DLQ, INSPECTIONS, LEDGER, RECORD_LIMIT_BYTES
@@ -79,6 +85,21 @@ def test_a_dead_letter_whose_headers_are_too_large_goes_with_ours_only() -> None
     out.publish([one], [Refused(UnreadableImage("It is empty."))], 0)
     (record,) = broker.records(FRAMES_DLQ.name)
     assert decode_dead_letter(record).position == one.record.position
+
+
+class StrictProducer(MemoryProducer):
+    """Refuses everything for its size."""
+
+    def send(self, record: OutRecord) -> MemoryDelivery:
+        raise ImageTooLarge(f"{len(record.value)} bytes are too much.")
+
+
+def test_a_broker_that_takes_no_record_at_all_stops_the_stream_instead_of_being_asked_for_ever() -> None:
+    one = item(0)
+    with pytest.raises(ImageTooLarge):
+        Publisher(StrictProducer(MemoryBroker()), FakeClock(), lambda _: True).publish(
+            [one], [verdict(one.frame)], 0
+        )
 
 
 def test_headers_that_are_called_as_ours_cannot_mislead() -> None:

@@ -6,26 +6,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from aiokafka.structs import ConsumerRecord
 from faststream.kafka.message import KafkaMessage
 
-from services.adapters.broker.memory import MemoryBroker, MemoryProducer
+from services.adapters.broker.memory import MemoryBroker, MemoryDelivery, MemoryProducer
 from services.adapters.broker.patience import Patience
 from services.adapters.clock import FakeClock
 from services.adapters.metrics import Metrics
 from services.domain.errors import (
     CorruptModel,
+    ImageTooLarge,
     LoupeError,
     MalformedRecord,
     PoisonShareExceeded,
     StopProcess,
     StoreUnavailable,
 )
+from services.domain.topics import RECORD_LIMIT_BYTES
 from services.trainer.handling import MAX_TRIES, RecordHandler
 from services.wire.dead_letter import decode_dead_letter
-from services.wire.record import Record
+from services.wire.record import OutRecord, Record
 
 RECORD = Record("loupe.labels", 0, 5, b"plates", b"value", (("h", b"\xff"),), 1000)
 
@@ -105,6 +108,28 @@ def test_a_refused_record_is_quarantined_as_it_came_and_then_acknowledged() -> N
         RECORD.value, RECORD.headers, 5,
     )  # fmt: skip
     assert step.given_up == ["no label"]
+
+
+class FullProducer(MemoryProducer):
+    """Refuses, as Kafka does, what is too large together with its headers."""
+
+    def send(self, record: OutRecord) -> MemoryDelivery:
+        size_bytes = len(record.value) + sum(len(name) + len(value) for name, value in record.headers)
+        if size_bytes > RECORD_LIMIT_BYTES:
+            raise ImageTooLarge("Too large.", size_bytes=size_bytes)
+        return super().send(record)
+
+
+def test_a_refused_record_that_leaves_no_room_for_its_cause_does_not_stop_the_topic() -> None:
+    step, broker = ScriptedStep(MalformedRecord("no label")), MemoryBroker()
+    stopped: list[StopProcess] = []
+    handler = RecordHandler(
+        step, FullProducer(broker), Patience(), Metrics(), FakeClock(), max_poison_ratio=0.5,
+        on_stop=stopped.append,
+    )  # fmt: skip
+    handler.handle(replace(RECORD, value=b"x" * (RECORD_LIMIT_BYTES - 100)))
+    letter = decode_dead_letter(broker.records("loupe.labels.dlq")[0])
+    assert (letter.cause, letter.is_whole, letter.position.offset) == ("MalformedRecord", False, 5)
 
 
 def test_an_unforeseen_error_is_tried_three_times_and_then_quarantined() -> None:
