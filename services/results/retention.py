@@ -21,10 +21,11 @@ from sqlalchemy import Connection, Engine, Result, Row, func, or_, select, tuple
 
 from services.adapters.clock import Clock
 from services.adapters.database import reading, writing
-from services.adapters.database.tables import dataset_entries, inspections, quarantine
+from services.adapters.database.tables import camera_states, dataset_entries, inspections, quarantine
 from services.adapters.metrics import Metrics
 from services.adapters.object_store import ObjectEntry, ObjectStore
 from services.adapters.object_store.store import FRAMES_BUCKET
+from services.domain.camera import CameraState
 from services.domain.errors import RetryLater, UnknownObject
 from services.domain.hosting import RETENTION_DAYS, RetentionClass
 from services.domain.metrics import IMAGES_DELETED_BYTES, IMAGES_DELETED_TOTAL
@@ -39,6 +40,12 @@ PREFIXES = tuple(f"{number:02x}" for number in range(256))
 # Nobody refers yet to an image whose frame waits in its topic (a day at most), or whose verdict waits in
 # its own (a week at most): younger ones are no orphans.
 ORPHAN_GRACE_S = FRAMES.retention_s + INSPECTIONS.retention_s
+# A claim check is put when its frame is captured, but while Kafka is away the frame waits on its ingester's
+# disk, for weeks where little comes. What may wait there is kept as long as most images; no longer, because
+# an ingester that is gone for good would have everything kept.
+SPOOLED_GRACE_S = 90 * DAY_S
+# An ingester tells of its cameras every few seconds; one that is silent for longer may have left frames.
+_TOLD_WITHIN = timedelta(minutes=10)
 # An image that was put anew belongs to a verdict that may not be stored yet, though all others ran out.
 # The stream puts an image that it goes on keeping every hour; results is behind by less than two days.
 FRESH_S = 2 * DAY_S
@@ -84,10 +91,11 @@ class Retention:
             RetryLater: database or object store are away; the next call goes on.
         """
         total = Amount()
+        fresh_s = SPOOLED_GRACE_S if self._may_be_spooled() else FRESH_S
         for name, days in RETENTION_DAYS.items():
             if days is not None:
                 for rows in self._expired(name, self._clock.now() - timedelta(days=days)):
-                    total += self._expire(rows)
+                    total += self._expire(rows, fresh_s)
         return total
 
     def sweep_orphans(self, prefixes: Iterable[str] = PREFIXES) -> Amount:
@@ -97,8 +105,9 @@ class Retention:
             RetryLater: database or object store are away; the next call goes on.
         """
         total = Amount()
+        grace_s = SPOOLED_GRACE_S if self._may_be_spooled() else ORPHAN_GRACE_S
         for prefix in prefixes:
-            old_before = self._clock.now() - timedelta(seconds=ORPHAN_GRACE_S)
+            old_before = self._clock.now() - timedelta(seconds=grace_s)
             entries = self._store.entries(f"{_IMAGES}/{prefix}")
             old = (one for one in entries if one.modified_at < old_before and _SHA256.fullmatch(_sha_of(one)))
             for step in in_chunks(old, _STEP):
@@ -106,6 +115,17 @@ class Retention:
                     return total
                 total += self._sweep(step, old_before)
         return total
+
+    def _may_be_spooled(self) -> bool:
+        """Tell whether frames wait on an ingester's disk, and say whose; a running camera's are on their way."""
+        told = camera_states.c
+        is_away = told.told_at < self._clock.now() - _TOLD_WITHIN
+        waiting = (told.spooled > 0) & (is_away | (told.state != CameraState.RUNNING.value))
+        with reading(self._engine) as connection:
+            camera = connection.execute(select(told.camera).where(waiting).limit(1)).scalar()
+        if camera is not None:
+            logger.info("orphans are kept longer: frames of camera %s wait on an ingester's disk", camera)
+        return camera is not None
 
     def _expired(self, name: RetentionClass, before: datetime) -> Iterator[Sequence[Row[Any]]]:
         """Yield rows of a class that have run out, oldest first."""
@@ -130,14 +150,14 @@ class Retention:
                 after = tuple_(rows[-1].stored_at, rows[-1].inspection_id)
                 yield rows
 
-    def _expire(self, rows: Sequence[Row[Any]]) -> Amount:
+    def _expire(self, rows: Sequence[Row[Any]], fresh_s: float) -> Amount:
         now = self._clock.now()
         hashes = {row.image_sha256 for row in rows}
         hashes |= {row.original_sha256 for row in rows if row.original_sha256}
         with reading(self._engine) as connection:
             needed = _needed_by_verdicts(connection, hashes, now)
             needed |= _needed_by_others(connection, now, hashes=hashes)
-        fresh_after = now - timedelta(seconds=FRESH_S)
+        fresh_after = now - timedelta(seconds=fresh_s)
         sizes = [self._delete(sha256, fresh_after) for sha256 in sorted(hashes - needed)]
         if not self._is_dry:
             ids = [row.inspection_id for row in rows]

@@ -13,10 +13,11 @@ from sqlalchemy import insert, select
 
 from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine, reading, writing
-from services.adapters.database.tables import dataset_entries, inspections
+from services.adapters.database.tables import camera_states, dataset_entries, inspections
 from services.adapters.metrics import Metrics
 from services.adapters.object_store import ObjectEntry, memory_store
 from services.adapters.object_store.store import FRAMES_BUCKET, ObjectStore
+from services.domain.camera import CameraState
 from services.domain.errors import StoreUnavailable, UnreadableImage
 from services.domain.frame import Frame, ImageReference
 from services.domain.hosting import RetentionClass
@@ -67,6 +68,17 @@ class Cellar:
         }  # fmt: skip
         with writing(self.engine) as connection:
             connection.execute(insert(dataset_entries), [row])
+
+    def hear_of_camera(self, state: CameraState, spooled: int, told_days_ago: float = 0) -> None:
+        """Have an ingester tell of a camera."""
+        told_at = self.clock.now() - timedelta(days=told_days_ago)
+        row = {
+            "camera": "cam-1", "ingester": "a", "lease_until": told_at, "state": state.value, "message": "",
+            "since": told_at, "captured": 9, "acknowledged": 2, "shed": 0, "spooled": spooled, "fps": 1.0,
+            "told_at": told_at,
+        }  # fmt: skip
+        with writing(self.engine) as connection:
+            connection.execute(insert(camera_states), [row])
 
     def images(self) -> set[bytes]:
         uris = self.store.list(f"s3://{FRAMES_BUCKET}")
@@ -168,6 +180,38 @@ def test_what_nothing_refers_to_is_deleted_after_a_grace(cellar: Cellar) -> None
     cellar.clock.advance(120)
     assert cellar.retention.sweep_orphans() == Amount(0, 1, 40)
     assert cellar.images() == {b"kept"}
+
+
+@pytest.mark.parametrize(
+    ("state", "told_days_ago", "spooled", "is_kept"),
+    [
+        (CameraState.SPOOLING, 0, 7, True),
+        (CameraState.SILENT, 0, 1, True),
+        (CameraState.RUNNING, 1, 1, True),  # its ingester is gone
+        (CameraState.RUNNING, 0, 2, False),  # on their way, as always
+        (CameraState.SPOOLING, 0, 0, False),
+        (CameraState.PAUSED, 9, 0, False),
+    ],
+)
+def test_a_claim_whose_frame_may_wait_on_an_ingesters_disk_is_kept(
+    cellar: Cellar, state: CameraState, told_days_ago: float, spooled: int, *, is_kept: bool
+) -> None:
+    cellar.store.put_image(FRAMES_BUCKET, b"claim")
+    cellar.days_pass(30)
+    cellar.hear_of_camera(state, spooled, told_days_ago)
+    cellar.retention.sweep_orphans()
+    assert (cellar.images() == {b"claim"}) == is_kept
+    cellar.days_pass(61)
+    cellar.retention.sweep_orphans()
+    assert cellar.images() == set()
+
+
+def test_a_claim_that_waits_on_a_disk_outlives_an_older_verdict_on_equal_bytes(cellar: Cellar) -> None:
+    cellar.keep(b"same", SHORT)
+    cellar.days_pass(8)
+    cellar.hear_of_camera(CameraState.SPOOLING, 1)
+    cellar.retention.expire()
+    assert cellar.images() == {b"same"}
 
 
 def test_objects_that_others_named_are_theirs(cellar: Cellar) -> None:
