@@ -38,6 +38,7 @@ class SpoolState:
         acknowledged: frames of the present run that Kafka has.
         shed: frames of the present run that were let go, by reason.
         shed_for_s: how long ago the policy last let a frame go; None: never.
+        is_running: the camera runs.
         is_settled: Kafka has all frames and the ledger knows of them.
     """
 
@@ -49,6 +50,7 @@ class SpoolState:
     acknowledged: int
     shed: dict[ShedReason, int]
     shed_for_s: float | None
+    is_running: bool
     is_settled: bool
 
 
@@ -174,6 +176,7 @@ class Lanes:
                 acknowledged=lane.acknowledged,
                 shed=dict(lane.shed),
                 shed_for_s=None if lane.shed_at_s is None else now_s - lane.shed_at_s,
+                is_running=lane.is_running,
                 is_settled=lane.is_settled,
             )
 

@@ -192,6 +192,12 @@ def test_sizes_ages_and_counts_are_shown_as_metrics(tmp_path: Path) -> None:
     page = metrics.page().decode()
     assert 'loupe_sent_total{camera="cam"} 3.0' in page
     assert 'loupe_spool_frames{camera="cam"} 0.0' in page
+    camera.close()
+    clock.advance(1)
+    sender.step()
+    page = metrics.page().decode()
+    assert not any(f"loupe_spool_{gauge}{{" in page for gauge in ("frames", "bytes", "oldest_seconds"))
+    assert 'loupe_sent_total{camera="cam"} 3.0' in page
     sender.stop()
     spool.close()
 
