@@ -117,7 +117,7 @@ class Retention:
         return total
 
     def _may_be_spooled(self) -> bool:
-        """Tell whether frames wait on an ingester's disk, and say whose; a running camera's are on their way."""
+        """Tell whether frames wait on an ingester's disk, and say whose; some are on their way always."""
         told = camera_states.c
         is_away = told.told_at < self._clock.now() - _TOLD_WITHIN
         waiting = (told.spooled > 0) & (is_away | (told.state != CameraState.RUNNING.value))

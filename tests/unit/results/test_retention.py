@@ -22,7 +22,7 @@ from services.domain.errors import StoreUnavailable, UnreadableImage
 from services.domain.frame import Frame, ImageReference
 from services.domain.hosting import RetentionClass
 from services.results.batch import Read, read_dead_letter
-from services.results.retention import ORPHAN_GRACE_S, PREFIXES, Amount, Retention, RetentionThread
+from services.results.retention import FRESH_S, ORPHAN_GRACE_S, PREFIXES, Amount, Retention, RetentionThread
 from services.results.store import Store
 from services.wire.dead_letter import encode_dead_letter
 from services.wire.frame import encode_frame
@@ -283,7 +283,7 @@ def test_two_at_once_do_no_harm(cellar: Cellar) -> None:
     one = Retention(cellar.engine, cellar.store, cellar.clock)
     rows = next(one._expired(SHORT, cellar.clock.now() - timedelta(days=7)))
     assert cellar.retention.expire() == Amount(1, 1, 5)
-    assert one._expire(rows) == Amount(1, 0, 0)
+    assert one._expire(rows, FRESH_S) == Amount(1, 0, 0)
 
 
 def test_turns_walk_through_all_prefixes_within_a_day(cellar: Cellar) -> None:
