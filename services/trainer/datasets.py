@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine, Row, Select, select, update
 from services.adapters.database import insert_or_ignore, reading, writing
 from services.adapters.database.tables import dataset_entries, inspections, quarantine
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, image_reference
-from services.domain.errors import BadRequest, Rejected
+from services.domain.errors import BadRequest, ImageTooLarge, Rejected
 from services.domain.frame import ImageReference
-from services.domain.inspection import Role
 from services.domain.label import Label, Mask, Verdict
 from services.domain.project import checked_project_name
+from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.trainer.registry import ensure_project
 from services.vision.masks import read_mask, size_of
 
@@ -77,7 +77,7 @@ class Datasets:
         """
         checked_project_name(label.project)
         wanted = label.image or image_of_frame(self._engine, label.frame_id)
-        pixels = self._store.get_image(wanted)
+        pixels = self._read(wanted)
         masks = self._masks_of(label, pixels)
         image = self._own_copy(wanted, pixels)
         values = _row_of(label, image, masks)
@@ -115,8 +115,16 @@ class Datasets:
         if not label.masks:
             return []
         size_px = size_of(pixels)
-        drawn = [(mask.name, read_mask(self._store.get_image(mask.image), size_px)) for mask in label.masks]
+        drawn = [(mask.name, read_mask(self._read(mask.image), size_px)) for mask in label.masks]
         return [Mask(name, self._store.put_image(DATASETS_BUCKET, data)) for name, data in drawn]
+
+    def _read(self, image: ImageReference) -> bytes:
+        """Read what a label refers to; anyone may refer to anything, so its size is asked for first."""
+        size_bytes = self._store.entry(image.uri).size_bytes
+        if size_bytes > CLAIM_LIMIT_BYTES:
+            message = f"{image.uri} has {size_bytes} bytes; at most {CLAIM_LIMIT_BYTES} are read."
+            raise ImageTooLarge(message, size_bytes=size_bytes, limit_bytes=CLAIM_LIMIT_BYTES)
+        return self._store.get_image(image)
 
     def _own_copy(self, image: ImageReference, pixels: bytes) -> ImageReference:
         ours = image_reference(DATASETS_BUCKET, pixels)
@@ -140,9 +148,10 @@ def image_of_frame(engine: Engine, frame_id: UUID | None) -> ImageReference:
         inspections.c.image_bytes,
         inspections.c.image_deleted_at,
     )
+    # Whoever judged it, live, canary or shadow, kept the same pixels.
     judged = (
         select(*columns)
-        .where(inspections.c.frame_id == str(frame_id), inspections.c.role == Role.LIVE.value)
+        .where(inspections.c.frame_id == str(frame_id))
         .order_by(kept.desc(), inspections.c.image_deleted_at.is_not(None))
     )
     with reading(engine) as connection:

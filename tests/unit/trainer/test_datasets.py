@@ -15,15 +15,17 @@ from sqlalchemy import Engine, insert
 
 from services.adapters.database import migrate, open_engine, reading, writing
 from services.adapters.database.tables import dataset_entries, inspections, quarantine
+from services.adapters.object_store import ObjectEntry
 from services.adapters.object_store.store import (
     DATASETS_BUCKET,
     FRAMES_BUCKET,
     ObjectStore,
     folder_store,
 )
-from services.domain.errors import BadRequest, HashMismatch, Rejected, UnknownObject
+from services.domain.errors import BadRequest, HashMismatch, ImageTooLarge, Rejected, UnknownObject
 from services.domain.frame import ImageReference
 from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
+from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.trainer.datasets import Datasets, LabelCounts, count_labels
 from tests.unit.trainer.pictures import picture
 
@@ -63,11 +65,16 @@ def label(image: ImageReference | None, verdict: Verdict = Verdict.NORMAL, *, ag
 
 
 def judged(
-    engine: Engine, kept: ImageReference | None, *, run: str = "", deleted_at: datetime | None = None
+    engine: Engine,
+    kept: ImageReference | None,
+    *,
+    run: str = "",
+    deleted_at: datetime | None = None,
+    role: str = "live",
 ) -> None:
     """Store an inspection of `FRAME` as the results service does."""
     row = {
-        "inspection_id": str(UUID(int=len(run))), "frame_id": str(FRAME), "role": "live", "run": run,
+        "inspection_id": str(UUID(int=len(run))), "frame_id": str(FRAME), "role": role, "run": run,
         "camera": "c", "project": "plates", "model_version": "v1", "subject": "", "is_anomalous": False,
         "is_uncertain": False, "confidence": 1.0, "score": 1.0, "threshold": 2.0, "regions": [],
         "image_uri": kept.uri if kept else None, "image_sha256": kept.sha256 if kept else None,
@@ -124,6 +131,28 @@ def test_a_frame_id_is_resolved_to_the_kept_pixels(
     judged(engine, store.put_image(FRAMES_BUCKET, b"pixels"))
     assert datasets.store(label(None))
     assert datasets.image(datasets.entries("plates")[0]) == b"pixels"
+
+
+@pytest.mark.parametrize("role", ["canary", "shadow"])
+def test_a_frame_that_another_than_the_live_model_kept_is_resolved_as_well(
+    datasets: Datasets, engine: Engine, store: ObjectStore, role: str
+) -> None:
+    if role == "shadow":
+        judged(engine, None)
+    judged(engine, store.put_image(FRAMES_BUCKET, b"pixels"), role=role, run="x" if role == "shadow" else "")
+    assert datasets.store(label(None))
+
+
+def test_an_object_too_large_to_be_a_picture_is_not_read(datasets: Datasets) -> None:
+    class Huge(ObjectStore):
+        def __init__(self) -> None:
+            """Hold one object that nobody may read."""
+
+        def entry(self, uri: str) -> ObjectEntry:
+            return ObjectEntry(uri, CLAIM_LIMIT_BYTES + 1, AT, "")
+
+    with pytest.raises(ImageTooLarge, match="at most"):
+        Datasets(datasets._engine, Huge()).store(label(ImageReference("s3://b/a", "0" * 64, 9)))
 
 
 def test_a_frame_that_nobody_judged_is_refused(datasets: Datasets) -> None:
