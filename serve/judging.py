@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from serve.units import Units, error_named
@@ -181,7 +181,7 @@ def _check_size(uri: str, size_bytes: int) -> None:
 
 def _is_late(item: Item, now: datetime) -> bool:
     deadline_s = item.route.deadline_s
-    return deadline_s is not None and now - item.frame.captured_at > timedelta(seconds=deadline_s)
+    return deadline_s is not None and (now - item.frame.captured_at).total_seconds() > deadline_s
 
 
 def _end_of(outcome: Outcome) -> End:

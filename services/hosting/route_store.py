@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from sqlalchemy import Engine, Row, delete, select, update
@@ -118,7 +119,7 @@ def checked_route(route: Route) -> Route:
         raise BadRequest("A canary judges a share above 0 and below 1, for example --share 0.05.")
     if route.mode is not RouteMode.CANARY and route.share_ratio != 1:
         raise BadRequest("Only a canary has a share; add --mode canary.")
-    if route.deadline_s is not None and route.deadline_s <= 0:
+    if route.deadline_s is not None and not 0 < route.deadline_s < inf:
         raise BadRequest("A deadline is more than 0 seconds after the capture.")
     if not -(2**31) <= route.priority < 2**31:
         raise BadRequest("A priority is a whole number of at most nine digits.")

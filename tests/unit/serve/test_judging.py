@@ -122,6 +122,11 @@ def test_gives_the_frames_back_when_there_is_to_be_no_next_try() -> None:
         world.judge.judge(items(b"good"))
 
 
+def test_a_deadline_beyond_all_times_is_none() -> None:
+    one = item(0, route=replace(ROUTE, deadline_s=1e300))
+    assert isinstance(World().judge.judge([one])[0], Inspection)
+
+
 def test_late_frames_are_shed_and_not_judged() -> None:
     world = World()
     route = replace(ROUTE, deadline_s=5.0)
