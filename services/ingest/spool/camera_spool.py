@@ -202,9 +202,9 @@ class CameraSpool:
                 lane.end_drop()
                 of_this_run = sum(epoch == self.epoch for epoch, _ in victims.sequences)
                 self._count_shed(ShedReason.DROPPED_OLDEST, len(victims.sequences), of_this_run=of_this_run)
+            lane.add(spooled, room_bytes=lanes.room_for(size_bytes))
             if lane.is_behind:
                 lanes.deferred_bytes += size_bytes
-            lane.add(spooled, room_bytes=lanes.room_bytes)
             lane.noted += 1
             lanes.changed.notify_all()
 

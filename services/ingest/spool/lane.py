@@ -105,7 +105,7 @@ class Lane:
         self.frames += 1
         self.size_bytes += spooled.size_bytes
         self.next_position = spooled.position + 1
-        if is_next and (not self.ready or self.ready_bytes + spooled.size_bytes <= room_bytes):
+        if is_next and self.ready_bytes + spooled.size_bytes <= room_bytes:
             self.ready.append(spooled)
             self.ready_bytes += spooled.size_bytes
 

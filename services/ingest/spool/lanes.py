@@ -115,6 +115,13 @@ class Lanes:
         """What one camera may have in memory to be sent."""
         return _READY_BYTES // max(1, len(self._lanes))
 
+    def room_for(self, size_bytes: int) -> int:
+        """Return `room_bytes`, or room for one larger frame while there is that much for all cameras."""
+        if size_bytes <= self.room_bytes:
+            return self.room_bytes
+        used_bytes = sum(lane.ready_bytes for lane in self._lanes.values())
+        return size_bytes if used_bytes + size_bytes <= _READY_BYTES else 0
+
     def begin_run(self, name: str) -> tuple[Lane, str]:
         """Begin a new epoch of a camera; what the last one did not declare is declared.
 
@@ -205,12 +212,13 @@ class Lanes:
     def read_frames(self, lane: Lane, first: int, end: int, max_bytes: int) -> list[Spooled]:
         """Read a camera's frames from disk, `first` included and `end` not: at least one, if there is one."""
         found: list[Spooled] = []
-        key, read_bytes = lane.name.encode(), 0
+        # By the size of the last one, because all that is asked for is in memory at once.
+        key, read_bytes, limit = lane.name.encode(), 0, 1
         while read_bytes < max_bytes:
             rows = self.database.read(
                 "SELECT position, accepted_us, size_bytes, headers, value FROM frames"
-                " WHERE position >= ? AND position < ? ORDER BY position LIMIT 4",
-                (key_of(lane.number, first), key_of(lane.number, end)),
+                " WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
+                (key_of(lane.number, first), key_of(lane.number, end), limit),
             )
             for at, accepted_us, size_bytes, headers, value in rows:
                 record = OutRecord(FRAMES.name, key, value, headers_of(headers))
@@ -220,6 +228,7 @@ class Lanes:
             if not rows:
                 break
             first = found[-1].position + 1
+            limit = max(1, min(4, (max_bytes - read_bytes) // found[-1].size_bytes))
         return found
 
 

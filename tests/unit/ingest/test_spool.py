@@ -283,6 +283,28 @@ def test_what_may_have_arrived_before_a_restart_is_never_dropped(tmp_path: Path)
     spool.close()
 
 
+def test_large_frames_of_many_cameras_wait_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    names = [f"cam-{number}" for number in range(12)]
+
+    def ready_bytes() -> int:
+        return sum(lane.ready_bytes for lane in spool._lanes.all())
+
+    spool = open_spool(tmp_path, max_bytes=512 * MIB)
+    for camera in [spool.camera(name, ShedPolicy.BLOCK) for name in names]:
+        for _ in range(2):
+            camera.accept(record(camera, "cam", 8 * MIB))
+    assert 0 < ready_bytes() <= 64 * MIB
+    kill(spool)
+    spool = open_spool(tmp_path, max_bytes=512 * MIB)
+    for number, _ in spool.feed.waiting():
+        spooled = spool.feed.take(number)
+        assert spooled is not None
+        assert ready_bytes() <= 64 * MIB
+        spool.feed.acknowledge(spooled)
+    assert sum(lane.frames for lane in spool._lanes.all()) == len(names)
+    spool.close()
+
+
 def test_a_frame_larger_than_the_share_is_kept_if_it_is_alone(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, max_bytes=MIB)
     camera = spool.camera("cam", ShedPolicy.BLOCK)
