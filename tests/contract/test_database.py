@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
@@ -18,8 +20,10 @@ from services.adapters.database import insert_or_ignore, migrate, open_engine, r
 from services.adapters.database.tables import metadata, projects
 from services.domain.errors import BadSettings, DatabaseUnavailable
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
-def project(name: str, at: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> dict[str, object]:
+
+def project(name: str, at: datetime = AT) -> dict[str, object]:
     return {"name": name, "task": "anomaly-detection", "created_at": at}
 
 
@@ -148,3 +152,56 @@ def test_a_mistake_in_a_query_is_not_called_transient(engine: Engine) -> None:
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(BadSettings):
         open_engine(url)
+
+
+def test_an_older_database_keeps_its_rows_on_the_way_up_and_down(database_url: str) -> None:
+    engine = open_engine(database_url)
+    rows: dict[str, dict[str, object]] = {
+        "inspections": {
+            "inspection_id": "i", "frame_id": "f", "role": "live", "run": "", "camera": "c", "project": "p",
+            "model_version": "v", "subject": "", "is_anomalous": False, "is_uncertain": False,
+            "confidence": 1.0, "score": 1.0, "threshold": 1.0, "regions": "[]", "width_px": 1, "height_px": 1,
+            "stage_ms": "{}", "unit": "u", "captured_at": AT, "judged_at": AT, "stored_at": AT,
+            "latency_ms": 1.0, "image_uri": "s3://loupe-frames/a", "image_sha256": "a", "image_bytes": 1,
+        },
+        "quarantine": {
+            "frame_id": "q", "camera": "c", "topic": "t", "partition": 0, "offset": 1, "cause": "x",
+            "reason": "y", "tries": 1, "failed_at": AT, "letter_partition": 0, "letter_offset": 0,
+        },
+        "ledger_captured": {
+            "entry_id": "e", "number": 0, "camera": "c", "epoch": "t", "first": 0, "last": 9,
+            "declared_at": AT, "is_ended": True,
+        },
+        "routes": {
+            "camera_pattern": "*", "project": "p", "mode": "live", "archive": "all", "priority": 0,
+        },
+    }  # fmt: skip
+    _to_revision(engine, "20261121_first")
+    with writing(engine) as connection:
+        for table, row in rows.items():
+            columns = [f'"{name}"' for name in row]
+            values = ", ".join(f":{name}" for name in row)
+            connection.execute(text(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})"), row)
+    for revision in ("head", "20261121_first", "head"):
+        _to_revision(engine, revision)
+        with reading(engine) as connection:
+            for table in rows:
+                assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == 1, table
+    with reading(engine) as connection:
+        new = connection.execute(text("SELECT retention, image_deleted_at FROM inspections")).one()
+        assert tuple(new) == ("", None)
+        route = connection.execute(text("SELECT share_ratio, retention FROM routes")).one()
+        assert tuple(route) == (1.0, "standard")
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def _to_revision(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "services.adapters.database:migrations")
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        is_first_time = MigrationContext.configure(connection).get_current_revision() is None
+        move = command.upgrade if is_first_time or revision == "head" else command.downgrade
+        move(config, revision)
