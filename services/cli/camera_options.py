@@ -34,15 +34,17 @@ NamePattern = Annotated[
     typer.Option(
         "--name-pattern",
         metavar="RE",
-        help="Part and lot from file names: (?P<lot_id>L\\d+)_(?P<part_id>P\\d+).",
+        help="Regular expression that finds part and lot in file names, by the groups part_id and lot_id.",
     ),
 ]
 Shed = Annotated[
     ShedPolicy | None,
     typer.Option(
         "--shed",
-        help="What happens to frames while the spool is full. If not given, block for a new folder, film, S3 "
-        "or push, whose pictures can wait, and drop-oldest for live and triggered cameras.",
+        metavar="POLICY",
+        help="What happens to frames while the spool is full: block, drop-oldest, drop-newest or sample. If "
+        "not given, block for a new folder, film, S3 or push, whose pictures can wait, and drop-oldest for "
+        "live and triggered cameras.",
     ),
 ]
 SilentAfter = Annotated[

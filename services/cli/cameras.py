@@ -110,6 +110,8 @@ def add(
     - `loupe camera add gate rtsp://user:password@10.0.0.7/main --fps 5 --silent-after 30`
     - `loupe camera add plc push:` takes pictures by HTTP; it prints the address and a token
     - `loupe camera add belt shift.mp4 --area 0.2,0,0.6,1` judges the middle of a film
+    - `loupe camera add saw /data/saw --name-pattern "(?P<lot_id>L[0-9]+)_(?P<part_id>P[0-9]+)"` takes lot and
+      part from file names
     - `loupe camera add --from cameras.yaml` adds a list, each with `id`, `source` and options
     """
     if file is not None:
@@ -159,7 +161,10 @@ def set_camera(
 ) -> None:
     """Change a camera; it alone is restarted. What is not given stays as it is.
 
-    Examples: `loupe camera set press-1 --fps 2`, `loupe camera set press-1 --unset area --unset fps`
+    For example:
+
+    - `loupe camera set press-1 --fps 2`
+    - `loupe camera set press-1 --unset area --unset fps`
     """
     given = _given(
         fps, project, area, longest_side, keep_original, name_pattern, shed, silent_after, secret, trigger,
@@ -186,7 +191,10 @@ def list_cameras(
 ) -> None:
     """List all cameras and how they do.
 
-    Examples: `loupe camera list`, `loupe camera list --state unreachable --json`
+    For example:
+
+    - `loupe camera list`
+    - `loupe camera list --state unreachable --json`
     """
     with camera_store() as store:
         found = [one for one in store.listed() if state is None or one.report.state is state]
@@ -247,7 +255,9 @@ def remove(cameras: Ids, as_json: AsJson = False) -> None:
 
 
 def token(camera: Id, as_json: AsJson = False) -> None:
-    """Make a new token for a push camera; the one before does not work any more. It is shown this once.
+    """Make a new token for a push camera, in force within seconds. It is shown this once.
+
+    The one before does not work any more. The camera runs on, and what was pushed is kept.
 
     Example: `loupe camera token plc`
     """
@@ -331,7 +341,7 @@ def _warn_if_away(one: StoredCamera) -> None:
     try:
         require_answer(one.camera.source)
     except SourceUnavailable as error:
-        errors.print(Text.assemble((error.message, "yellow"), " It is tried again until it is."))
+        errors.print(Text.assemble((error.message, "yellow"), " The ingester goes on trying."))
 
 
 def _user() -> str:

@@ -110,7 +110,7 @@ def find(reader: TopicReader, which: str) -> Found:
             of_frame = [one for one in letters(reader) if one.letter.frame_id == which]
             if of_frame:
                 return of_frame[-1]
-    raise BadRequest(f"no dead letter {which}; `loupe dlq list` names all")
+    raise BadRequest(f"There is no dead letter {which}; `loupe dlq list` names all.")
 
 
 def with_verdicts(engine: Engine | None, found: Iterable[Found]) -> Iterator[Found]:
@@ -144,5 +144,5 @@ def _topics(topic: str | None) -> list[str]:
         return known
     name = topic if topic.endswith(_SUFFIX) else topic + _SUFFIX
     if name not in known:
-        raise BadRequest(f"{topic} has no dead letters; there are {', '.join(known)}")
+        raise BadRequest(f"The topic {topic} has no dead letters; there are {', '.join(known)}.")
     return [name]

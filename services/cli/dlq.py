@@ -76,7 +76,10 @@ def list_letters(
 ) -> None:
     """List dead letters: groups with what to do, then the newest. JSON has all of them, a line each.
 
-    Examples: `loupe dlq list --cause UnreadableImage`, `loupe dlq list --by camera --since 1d`
+    For example:
+
+    - `loupe dlq list --cause UnreadableImage`
+    - `loupe dlq list --by camera --since 1d`
     """
     groups: dict[str, Group] = defaultdict(Group)
     newest: deque[Found] = deque(maxlen=limit if as_json or limit is not None else 20)
@@ -181,8 +184,10 @@ def redrive(
     A frame that is judged then counts as judged; one that fails again is quarantined again, with its tries
     added up. Interrupted, run it again: frames with a verdict are left out.
 
-    Examples: `loupe dlq redrive --all --cause UnknownProject --project parts`,
-    `loupe dlq redrive loupe.frames.dlq:0:3`
+    For example:
+
+    - `loupe dlq redrive --all --cause UnknownProject --project parts`
+    - `loupe dlq redrive loupe.frames.dlq:0:3`
     """
     if bool(which) == every:
         raise BadRequest("Say which: positions or frame ids as `loupe dlq list` names them, or --all.")
@@ -231,7 +236,8 @@ def _reading() -> Iterator[tuple[KafkaTopicReader, Engine | None]]:
 @contextmanager
 def _counting() -> Iterator[Callable[[int], None]]:
     columns = TextColumn("published again: {task.completed}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("", total=None)
 
         def hear(count: int) -> None:

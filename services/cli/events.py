@@ -36,7 +36,10 @@ def events(
 
     With `--follow` from now on, else all that Kafka keeps, oldest first; `--since` says otherwise.
 
-    Examples: `loupe events --follow --anomalies`, `loupe events --since 10m --json`
+    For example:
+
+    - `loupe events --follow --anomalies`
+    - `loupe events --since 10m --json`
     """
     start = None if since is None else parse_since(since, datetime.now(UTC))
     reader = KafkaTopicReader(kafka_address())
@@ -55,15 +58,15 @@ def parse_since(text: str, now: datetime) -> datetime:
         BadRequest: neither.
     """
     number, unit = text[:-1], text[-1:]
-    if unit in _UNITS_S and number.isascii() and number.isdigit():
-        return now - timedelta(seconds=int(number) * _UNITS_S[unit])
     try:
+        if unit in _UNITS_S and number.isascii() and number.isdigit():
+            return now - timedelta(seconds=int(number) * _UNITS_S[unit])
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+        return time if time.tzinfo else time.astimezone()
+    except (ValueError, OverflowError) as error:
         raise BadRequest(
             f"{text!r} is no time; write 90s, 10m, 2h, 1d or 2026-11-21T10:00:00+00:00"
         ) from error
-    return time if time.tzinfo else time.astimezone()
 
 
 def events_of(reader: TopicReader, *, follow: bool, start: datetime | None) -> Iterator[dict[str, Any]]:

@@ -100,7 +100,7 @@ def _neighbours(
 def _progress() -> Iterator[Tell]:
     """Show one bar per stage of the fit."""
     columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {stage: bars.add_task(text, total=1.0, start=False) for stage, text in _STAGES.items()}
 
         def tell(stage: str, done_ratio: float) -> None:

@@ -88,8 +88,11 @@ def label(
     it twice changes nothing; a later label replaces an earlier one. A folder may have folders `normal`,
     `anomaly` and `masks` (same file names, or a folder per type) in it.
 
-    Examples: `loupe label bad.jpg anomaly -p caps --type scratch --mask scratch.png`,
-    `loupe label photos/ -p caps`, `loupe label 0b5d… normal -p caps`
+    For example:
+
+    - `loupe label bad.jpg anomaly -p caps --type scratch --mask scratch.png`
+    - `loupe label photos/ -p caps`
+    - `loupe label 0b5d… normal -p caps`
     """
     # Half a second of libraries that `loupe label --help` does not need.
     from services.trainer.label_manifest import read_manifest
@@ -173,7 +176,9 @@ def say_all(labeller: Labeller, wishes: Iterable[Wish], total: int | None, *, is
     """
     outcome = Outcome()
     columns = (TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True, disable=is_alone) as bars:
+    with Progress(
+        *columns, console=errors, transient=True, disable=is_alone or not errors.is_terminal
+    ) as bars:
         task = bars.add_task("", total=total)
         for name, wish in wishes:
             try:

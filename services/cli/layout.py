@@ -20,8 +20,8 @@ _GAP = 2
 _INDENT = 4
 # Shorter keys are never moved to a line of their own.
 _LEAST_KEY = 12
-# An id or a hash is a word that must not be broken.
-_LEAST_SENTENCE = 64
+# On narrower terminals words are broken.
+_LEAST_SENTENCE = 24
 
 
 class Room(Enum):
@@ -69,10 +69,14 @@ def print_list(console: Console, columns: Sequence[Column], rows: Iterable[Seque
 
 
 def print_facts(console: Console, facts: Mapping[str, Cell]) -> None:
-    """Print a line per fact; what does not fit on it goes on below its beginning."""
+    """Print a line per fact; what does not fit goes on below its beginning, a long word below the name."""
     width = max((len(name) for name in facts), default=0) + _GAP
     for name, value in facts.items():
         text = _text(value)
+        if console.is_terminal and max(map(len, text.plain.split()), default=0) > console.width - width:
+            _print_whole(console, Text(name, "dim"))
+            print_below(console, text)
+            continue
         for number, line in enumerate(_folded(console, text, width)):
             head = Text(name if number == 0 else "", "dim")
             head.pad_right(width - head.cell_len)

@@ -67,7 +67,8 @@ def print_proof(proof: Proof, *, as_json: bool) -> None:
 def bars() -> Iterator[Hearing]:
     """Show how far a long proof has come, on standard error."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         tasks = {}
 
         def hear(check: str, done: int, total: int) -> None:

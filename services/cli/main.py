@@ -87,6 +87,12 @@ class LazyGroup(TyperGroup):
         except LoupeError as error:
             typer.secho(error.message, fg=typer.colors.RED, err=True)
             raise typer.Exit(2 if isinstance(error, Rejected) else 1) from error
+        except OSError as error:
+            # Files that a person named; a closed pipe and the like are Click's.
+            if error.filename is None:
+                raise
+            typer.secho(f"{error.filename}: {error.strerror}.", fg=typer.colors.RED, err=True)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -61,7 +61,10 @@ Archive = Annotated[
     ArchivePolicy | None,
     typer.Option("--archive", help="Pixels to keep; interesting: anomalous, uncertain, 1 in 100 others."),
 ]
-Keep = Annotated[RetentionClass | None, typer.Option("--retention", help=f"How long they are kept: {_DAYS}.")]
+Keep = Annotated[
+    RetentionClass | None,
+    typer.Option("--retention", metavar="CLASS", help=f"How long they are kept: {_DAYS}, or forever."),
+]
 Deadline = Annotated[
     float | None,
     typer.Option("--deadline", metavar="SECONDS", help="Older frames are let go, and declared. 0: never."),
@@ -114,8 +117,10 @@ def add(
 ) -> None:
     """Set a new route.
 
-    Examples: `loupe route add "press-*" plates --retention long`,
-    `loupe route add "*" plates-new --mode canary --share 0.05`
+    For example:
+
+    - `loupe route add "press-*" plates --retention long`
+    - `loupe route add "*" plates-new --mode canary --share 0.05`
     """
     wanted = Route(camera_pattern, project, mode, **_given(share, archive, retention, deadline, priority))
     by, at = getpass.getuser(), datetime.now(UTC)

@@ -101,6 +101,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
     Raises:
         DatabaseUnavailable: gone or unreadable.
+        BadSettings: it has not the tables of this version.
     """
     options: dict[str, Any] = {"loupe_reading": True}
     if engine.dialect.name == "postgresql":
@@ -114,10 +115,23 @@ def _our_errors() -> Iterator[None]:
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError) as error:
+        if _lacks_tables(error):
+            raise BadSettings(
+                "The database lacks tables or columns of this version of Loupe. Is it the right one? Loupe's "
+                "processes make them when they start."
+            ) from error
         if not _is_transient(error):
             raise
         told = str(getattr(error, "orig", None) or error).strip().splitlines()
         raise DatabaseUnavailable(f"The database does not answer: {' '.join(told[:2])}") from error
+
+
+def _lacks_tables(error: exc.DBAPIError | exc.TimeoutError) -> bool:
+    original = getattr(error, "orig", None)
+    # undefined_table, undefined_column
+    if getattr(original, "sqlstate", None) in ("42P01", "42703"):
+        return True
+    return getattr(original, "sqlite_errorcode", None) == 1 and str(original).startswith("no such ")
 
 
 def _is_transient(error: exc.DBAPIError | exc.TimeoutError) -> bool:

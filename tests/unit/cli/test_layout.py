@@ -79,6 +79,14 @@ def test_facts_go_on_below_their_beginning(is_terminal: bool) -> None:
     assert "        second" in lines
 
 
+def test_a_hash_beside_a_long_name_is_not_broken() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as caught:
+        print_facts(console, {"header ce_datarefsha256": "a" * 64, "camera": "press-1"})
+    lines = ["header ce_datarefsha256", "    " + "a" * 64, "camera" + " " * 19 + "press-1"]
+    assert caught.get().splitlines() == lines
+
+
 def test_a_sentence_is_not_folded_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     open_console().print(SENTENCE.strip())
     assert capsys.readouterr().out == SENTENCE.strip() + "\n"

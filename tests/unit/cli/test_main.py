@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -68,6 +69,27 @@ def test_an_error_is_one_sentence_and_an_exit_code(
     assert result.exit_code == code
     assert result.stderr.strip() == sentence
     assert "Traceback" not in result.output
+
+
+def fails_to_write() -> None:
+    """Do what `--save` does with a file that cannot be."""
+    Path("/dev/null/photo.jpg").write_bytes(b"")
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COMMANDS, "fails_to_write", Entry("failing:fails_to_write", "Fails.", "Test"))
+    result = runner.invoke(app, ["fails_to_write"])
+    assert result.exit_code == 1
+    assert result.stderr == "/dev/null/photo.jpg: Not a directory.\n"
+
+
+def test_a_database_without_tables_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOUPE_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    result = CliRunner().invoke(app, ["labels"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("The database lacks tables")
 
 
 def test_the_version_is_printed(runner: CliRunner) -> None:
