@@ -242,6 +242,8 @@ class Supervisor:
     def _look_at(self, held: _Held, now_s: float) -> None:
         wanted, run = self.configured.get(held.name), held.run
         is_to_run = wanted is not None and not wanted.camera.is_paused and not held.is_lost
+        if wanted is not None and _is_only_another_token(held.stored, wanted):
+            held.stored = wanted
         is_other = wanted is not None and wanted.changed_at != held.stored.changed_at
         if run is None:
             if wanted is None or not is_to_run or held.report.state is CameraState.ENDED:
@@ -383,3 +385,10 @@ class Supervisor:
             self._metrics.forget(CAMERA_STATE, camera=camera, state=before.value)
         if now:
             self._metrics.set(CAMERA_STATE, 1, camera=camera, state=now.value)
+
+
+def _is_only_another_token(held: StoredCamera, wanted: StoredCamera) -> bool:
+    """Tell whether only the door has to know of a change: it reads tokens from what is configured."""
+    if held.push_token_sha256 == wanted.push_token_sha256:
+        return False
+    return held == replace(wanted, push_token_sha256=held.push_token_sha256, changed_at=held.changed_at)

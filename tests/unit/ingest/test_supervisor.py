@@ -208,6 +208,21 @@ def test_a_change_restarts_that_camera_alone(line: Line) -> None:
     assert sources == ["synthetic:2"]
 
 
+def test_another_token_restarts_nothing(line: Line) -> None:
+    line.add("press-1")
+    line.wait_for("press-1", CameraState.RUNNING)
+    stored = line.store.cameras()["press-1"]
+    line.store.change(replace(stored, push_token_sha256="2" * 64), "ann")
+    line.look(2)
+    line.look(2)
+    # The door reads it here.
+    assert line.supervisor.configured["press-1"].push_token_sha256 == "2" * 64
+    assert (line.runs, line.supervisor.runs("press-1")) == (["press-1"], True)
+    # With anything else it is a change as any other.
+    line.store.change(StoredCamera(Camera("press-1", "synthetic:2"), push_token_sha256="3" * 64), "ann")
+    line.look_until(lambda: len(line.runs) == 2)
+
+
 def test_pause_resume_and_remove(line: Line) -> None:
     line.add("press-1")
     line.wait_for("press-1", CameraState.RUNNING)
