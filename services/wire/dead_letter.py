@@ -14,6 +14,8 @@ from services.wire.record import Headers, OutRecord, Record
 _PREFIX = "dlq_"
 # Header of a record that is published again; see `wire.redrive`.
 TRIES = "ce_loupetry"
+# Anyone may write that header, and the database counts with 32 bits.
+_MOST_TRIES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +113,4 @@ def decode_dead_letter(record: Record) -> DeadLetter:
 
 def tries_before(headers: Headers) -> int:
     """Return how often a record was tried before it was published again; 0 for one that never was."""
-    return read_number(read_texts(headers).get(TRIES)) or 0
+    return min(read_number(read_texts(headers).get(TRIES)) or 0, _MOST_TRIES)

@@ -322,6 +322,26 @@ def test_every_end_of_a_frame_with_odd_headers_can_be_stored(line: Line, header:
     assert (found.captured, found.judged, found.quarantined) == (2, 1, 1)
 
 
+def test_a_producer_that_invents_tries_is_quarantined_all_the_same(line: Line) -> None:
+    of = publish_with(line, {"ce_loupetry": str(1 << 40)})
+    record = line.broker.records(FRAMES.name)[-1]
+    about = {"frame_id": str(of.frame_id), "camera": of.camera}
+    (at,) = line._send(encode_dead_letter(record, HashMismatch("no"), tries=1, at=START, **about))
+    line.store.add_quarantined(sort_out([at], read_dead_letter)[0])
+    assert line.proof().balances["cam-1"].quarantined == 1
+
+
+def test_the_first_of_two_frames_under_one_id_is_judged_and_the_other_is_named(line: Line) -> None:
+    line.declare(captured(0, 0))
+    theirs = publish_with(line, {"ce_source": "spoof", "ce_loupeframeid": str(frame(0).frame_id)})
+    (ours,) = publish(line.broker, frame(0))
+    line.judge(verdict(theirs), verdict(ours))
+    proof = line.proof()
+    assert named(proof, "one picture") == [("two pictures under one id", str(ours.frame_id))]
+    assert not proof.is_proved
+    assert sum(one.judged for one in proof.balances.values()) == 1
+
+
 @pytest.mark.parametrize("camera", ["a  b", " a", "a/ü%20+", "'; --", "%", "a_b", "hall\u00a0 2", "10%0Ab"])
 def test_cameras_with_odd_names_balance(line: Line, camera: str) -> None:
     seen = publish(line.broker, *(frame(n, camera) for n in range(3)))
