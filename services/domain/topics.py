@@ -59,8 +59,8 @@ FRAMES = Topic(
     retention_s=DAY_S, retention_bytes=4096 * MIB,
 )  # fmt: skip
 TRIGGERS = Topic(
-    "loupe.triggers", "camera", "JSON: part_id, lot_id", "1", ("anyone",), ("services/ingest/sources/triggers.py",),
-    retention_s=HOUR_S, retention_bytes=64 * MIB,
+    "loupe.triggers", "camera", "JSON: part_id, lot_id", "1", ("anyone",),
+    ("services/ingest/sources/triggers.py",), retention_s=HOUR_S, retention_bytes=64 * MIB,
 )  # fmt: skip
 INSPECTIONS = Topic(
     "loupe.inspections", "camera", "protobuf Inspection", "3", (_STREAM,), (_RESULTS,),

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.films import write_film
 
 from tests.e2e.line import Line, loupe
+from tests.films import Film, write_film
 from tests.poll import poll_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -87,7 +87,7 @@ def test_a_pushed_picture_is_accepted_once_it_is_safe(line: Line, camera: str) -
 
 def test_a_film_is_judged_and_skipped_pictures_are_declared(line: Line, camera: str, tmp_path: Path) -> None:
     film = tmp_path / "belt.mp4"
-    write_film(film, frames=30, fps=10)
+    write_film(film, Film(frames=30, fps=10))
     loupe(line.home, "camera", "add", camera, str(film), "--fps", "5")
     balance = line.wait_for_balance(camera, captured=30)
     assert balance["judged"] == balance["shed"] == 15
