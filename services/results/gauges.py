@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -115,7 +116,8 @@ class GapFinder:
         names = {offset: known.get(offset) for offset in offsets}
         unknown = [offset for offset in offsets if offset not in known]
         for record in self._frames.records_at(FRAMES.name, partition, unknown):
-            names[record.offset] = bare(decode_frame(record))
+            # Its age counts from its record: a camera's own clock may say anything.
+            names[record.offset] = replace(bare(decode_frame(record)), captured_at=record.recorded_at)
         # Those of this look only: what is not asked for again is forgotten.
         self._names[partition] = names
 

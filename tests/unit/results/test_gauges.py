@@ -19,6 +19,7 @@ from services.domain.topics import FRAMES
 from services.results.gauges import STREAM_GROUP, GapFinder, Gauges
 from services.results.ledger import prove
 from services.results.tally import CameraLabels
+from services.wire.record import OutRecord
 from tests.poll import poll_until
 from tests.unit.results.builders import (
     captured,
@@ -72,6 +73,17 @@ def test_a_foreign_frame_that_the_stream_passed_over_is_a_gap_at_the_second_look
     assert prove(bench.engine, MemoryTopicReader(bench.broker))["foreign"].missing == (lost.frame_id,)
     bench.pipeline.inspections(verdict_records(verdict(lost)))
     assert gaps.gaps() == {}
+
+
+def test_the_age_of_a_foreign_gap_is_that_of_its_record_whatever_its_clock_says(bench: Bench) -> None:
+    gaps = finder(bench)
+    bench.broker.append(
+        OutRecord(FRAMES.name, b"foreign", b"pixels", (("ce_time", b"1970-01-01T00:00:00Z"),))
+    )
+    commit_all(bench.broker)
+    gaps.gaps()
+    assert gaps.gaps() == {"foreign": 1}
+    assert gaps.oldest["foreign"] == bench.broker.records(FRAMES.name)[0].recorded_at
 
 
 def test_a_declared_frame_that_was_passed_over_counts_once(bench: Bench) -> None:
