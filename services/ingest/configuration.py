@@ -57,9 +57,11 @@ def split_secret(source: str) -> tuple[str, str | None]:
     secret, at, host = found["host"].rpartition("@")
     if not at:
         port = host.rpartition(":")[2] if ":" in host and not host.endswith("]") else ""
-        if port and not port.isdigit():
+        # `admin:12/34@host` has a port and a path, or half a password.
+        if port and (not port.isdigit() or "@" in found["rest"]):
             raise BadRequest(
-                "Write / ? and # of a password as %2F, %3F and %23, so that it can be told apart."
+                "Write / ? and # of a password as %2F, %3F and %23, and @ of a path as %40, so that they "
+                "can be told apart."
             )
         return source, None
     user, _, password = secret.partition(":")

@@ -173,6 +173,20 @@ def test_an_image_above_the_inline_limit_goes_by_claim_check(line: Line) -> None
     assert store.get_image(frame.dataref) == large.image
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "is_inline"),
+    [(INLINE_LIMIT_BYTES, True), (INLINE_LIMIT_BYTES + 1, False), (CLAIM_LIMIT_BYTES, False)],
+)
+def test_images_at_the_limits_arrive_whole(line: Line, size_bytes: int, is_inline: bool) -> None:
+    store = memory_store()
+    image = b"BM".ljust(size_bytes, b"\x7f")
+    ended = line.film(camera([Shot(image, "image/bmp", "limit.bmp")]), store=store)
+    (frame,) = line.frames()
+    assert (frame.dataref is None) is is_inline
+    assert (store.get_image(frame.dataref) if frame.dataref else frame.image) == image
+    assert (ended.captured, ended.shed) == (1, 0)
+
+
 def test_without_a_store_a_large_image_of_a_live_camera_is_declared_shed(line: Line) -> None:
     large = Shot(bytes(INLINE_LIMIT_BYTES + 1), "image/bmp", "large.bmp")
     line.film(replace(camera([large, shot(1)]), shed=ShedPolicy.DROP_OLDEST))
