@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import Event
@@ -104,20 +105,16 @@ class TriggerFeed:
         retry_s = _FIRST_RETRY_S
         while not self._stop.is_set():
             try:
-                consumer = self._connect()
+                with closing(self._connect()) as consumer:
+                    retry_s = _FIRST_RETRY_S
+                    self._read(consumer)
             except BrokerUnavailable as error:
                 logger.warning("no triggers are read: %s", error)
-                self._stop.wait(retry_s)
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
-                continue
-            retry_s = _FIRST_RETRY_S
-            try:
-                self._read(consumer)
-            except BrokerUnavailable as error:
-                logger.warning("no triggers are read: %s", error)
-                self._stop.wait(retry_s)
-            finally:
-                consumer.close()
+            except Exception:
+                # No camera would get a trigger any more without this thread.
+                logger.exception("no triggers are read; they are tried again")
+            self._stop.wait(retry_s)
+            retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
     def _read(self, consumer: Consumer) -> None:
         while not self._stop.is_set():

@@ -46,11 +46,12 @@ class Line:
         self.broker, self.clock = MemoryBroker(), Late()
         self.feed = TriggerFeed(self._connect, self.clock)
         self.refusals = 0
+        self.refuses_with: Exception = BrokerUnavailable("away")
 
     def _connect(self) -> MemoryConsumer:
         if self.refusals:
             self.refusals -= 1
-            raise BrokerUnavailable("away")
+            raise self.refuses_with
         return MemoryConsumer(self.broker, topics=[TRIGGERS.name], group="ingester-1")
 
     def trigger(self, trigger_id: str, part_id: str | None = None, camera: str = "cam-1") -> None:
@@ -223,3 +224,11 @@ def test_a_broker_that_is_away_is_asked_again(line: Line) -> None:
     assert waiting.get(timeout=20).trigger.trigger_id == "t-1"
     line.feed.close()
     line.feed.close()
+
+
+def test_a_fault_that_nobody_foresaw_does_not_end_the_feed(line: Line) -> None:
+    line.refusals, line.refuses_with = 1, ValueError("a library's own")
+    waiting = line.feed.register("cam-1")
+    poll_until(lambda: not line.refusals, deadline_s=10)
+    line.trigger("t-1")
+    poll_until(lambda: waiting.qsize() == 1, deadline_s=10)
