@@ -222,16 +222,32 @@ def _one_end(connection: Connection, scope: Scope, proof: Proof) -> None:
 
 
 def _beyond_the_topic(connection: Connection, frames: TopicReader, proof: Proof) -> None:
-    """Find ends of records that the topic does not have yet: it was made anew, and offsets began again."""
+    """Find ends of other records than the topic has: it was made anew, and offsets began again.
+
+    Then either the last end is of a record to come, or the first one is of a frame that stands elsewhere.
+    """
     # Asked after the snapshot was taken, so that every end that it knows of is within.
     spans = frames.spans(FRAMES.name)
     of = frame_ends.c
     query = select(of.partition, func.max(of.offset)).where(of.topic == FRAMES.name).group_by(of.partition)
     for partition, last in connection.execute(query):
-        stop = spans[partition].stop if partition in spans else 0
-        if last >= stop:
-            facts = {"record": f"{FRAMES.name}:{partition}:{last}"}
+        span = spans.get(partition, range(0))
+        at = last if last >= span.stop else _first_of_another(connection, frames, partition, span)
+        if at is not None:
+            facts = {"record": f"{FRAMES.name}:{partition}:{at}"}
             proof.wrong("frames", "the topic is younger than its ledger", facts)
+
+
+def _first_of_another(connection: Connection, frames: TopicReader, partition: int, span: range) -> int | None:
+    """Return the first offset with an end if its record is another frame's; None if all is well."""
+    of = frame_ends.c
+    ours = (of.topic == FRAMES.name, of.partition == partition, of.offset.between(span.start, span.stop - 1))
+    query = select(of.offset, of.frame_id).where(*ours).order_by(of.offset).limit(1)
+    for offset, frame_id in connection.execute(query):
+        for record in frames.records_at(FRAMES.name, partition, [offset]):
+            if str(decode_frame(record).frame_id) != frame_id:
+                return int(offset)
+    return None
 
 
 def _one_picture(

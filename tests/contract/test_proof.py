@@ -225,6 +225,17 @@ def test_a_topic_made_anew_is_noticed(line: Line) -> None:
     assert [one for one, _ in named(line.proof(), "frames")] == ["the topic is younger than its ledger"]
 
 
+def test_a_topic_made_anew_is_noticed_when_it_has_outgrown_the_old_one(line: Line) -> None:
+    (of,) = publish(line.broker, frame(0))
+    line.judge(verdict(of))
+    line.broker = MemoryBroker(partitions=1)
+    publish(line.broker, *(frame(n) for n in range(5, 9)))
+    found = [one for one in line.proof().findings() if one["finding"] != "missing"]
+    assert [(one["finding"], one["record"]) for one in found] == [
+        ("the topic is younger than its ledger", "loupe.frames:0:0")
+    ]
+
+
 def test_only_one_camera_and_only_since(line: Line) -> None:
     later = START + timedelta(hours=1)
     line.declare(captured(0, 1), captured(0, 1, camera="cam-2"), replace(captured(2, 3), declared_at=later))
