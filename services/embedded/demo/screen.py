@@ -79,7 +79,7 @@ class Screen:
 
 def draw(view: LiveView) -> RenderableType:
     """Return the live picture of a moment."""
-    table = Table(expand=True, title_justify="left", border_style="dim")
+    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1))
     for name, justify in (
         ("camera", "left"),
         ("captured", "right"),
@@ -89,7 +89,9 @@ def draw(view: LiveView) -> RenderableType:
         ("last photo", "left"),
         ("verdict", "left"),
     ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # literals of rich
+        # On a narrow terminal the name of the photo gives way.
+        is_whole = name != "last photo"
+        table.add_column(name, justify=justify, no_wrap=is_whole)  # type: ignore[arg-type]  # literals of rich
     for camera, captured in sorted(view.captured.items()):
         seen = view.cameras.get(camera, CameraView())
         table.add_row(
@@ -123,9 +125,9 @@ def _ms(value: float | None) -> str:
 
 
 def _balance_table(balances: Mapping[str, CameraBalance]) -> Table:
-    table = Table(title="Every frame accounted for", title_justify="left", border_style="dim")
+    table = Table(title="Every frame accounted for", title_justify="left", box=None, header_style="dim")
     for name in ("camera", "captured", "judged", "quarantined", "shed", "missing", ""):
-        table.add_column(name, justify="left" if name in ("camera", "") else "right")
+        table.add_column(name, justify="left" if name in ("camera", "") else "right", no_wrap=True)
     for camera, balance in sorted(balances.items()):
         table.add_row(
             camera,
