@@ -79,7 +79,7 @@ class Screen:
 
 def draw(view: LiveView) -> RenderableType:
     """Return the live picture of a moment."""
-    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1))
+    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1, 0, 0))
     for name, justify in (
         ("camera", "left"),
         ("captured", "right"),
@@ -87,11 +87,11 @@ def draw(view: LiveView) -> RenderableType:
         ("anomalies", "right"),
         ("quarantined", "right"),
         ("last photo", "left"),
-        ("verdict", "left"),
+        ("verdict, score", "left"),
     ):
         # On a narrow terminal the name of the photo gives way.
         is_whole = name != "last photo"
-        table.add_column(name, justify=justify, no_wrap=is_whole)  # type: ignore[arg-type]  # literals of rich
+        table.add_column(name, justify=justify, no_wrap=is_whole, overflow="ellipsis")  # type: ignore[arg-type]  # literals of rich
     for camera, captured in sorted(view.captured.items()):
         seen = view.cameras.get(camera, CameraView())
         table.add_row(
@@ -117,7 +117,7 @@ def _verdict_text(seen: CameraView) -> Text:
     if not seen.judged:
         return Text("waiting", style="dim")
     word, style = ("ANOMALY", "bold red") if seen.last_is_anomalous else ("normal", "green")
-    return Text(f"{word} {seen.last_score:.2f} (from {seen.last_threshold:.2f})", style=style)
+    return Text(f"{word} {seen.last_score:.2f}", style=style)
 
 
 def _ms(value: float | None) -> str:

@@ -30,7 +30,6 @@ class CameraView:
     last_subject: str = ""
     last_is_anomalous: bool = False
     last_score: float = 0.0
-    last_threshold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,6 @@ class Watcher:
                     newest.subject,
                     newest.is_anomalous,
                     newest.score,
-                    newest.threshold,
                 )
             return found
 

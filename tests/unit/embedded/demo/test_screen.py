@@ -11,7 +11,7 @@ from services.embedded.demo.watch import CameraView, Latency
 
 SEEN = CameraView(
     judged=1234, anomalous=567, quarantined=8, last_subject="normal-photo-17.jpg", last_is_anomalous=True,
-    last_score=12.34, last_threshold=1.9,
+    last_score=12.34,
 )  # fmt: skip
 VIEW = LiveView({"camera-1": 1234}, {"camera-1": SEEN}, Latency(12.0, 30.0, 45.0), 3, 0.4, 60.0)
 
@@ -30,7 +30,7 @@ def test_numbers_and_headings_are_whole(width: int) -> None:
         "anomalies",
         "quarantined",
         "missing",
-        "ANOMALY 12.34 (from 1.90)",
+        "ANOMALY 12.34",
         "does not balance",
     )
     for word in words:
