@@ -112,7 +112,7 @@ def test_a_frame_is_labelled_by_its_id_and_outlives_the_archive(desk: Desk) -> N
     data = picture(uuid4().int % 1000 + 5000)
     kept = desk.store.put_image(FRAMES_BUCKET, data)
     done = runner.invoke(app, ["label", str(FRAME), "normal", "--project", desk.project])
-    assert (done.exit_code, "No verdict on frame" in done.output) == (2, True), done.output
+    assert (done.exit_code, "has no pixels to label" in done.output) == (2, True), done.output
     judged(desk.engine, kept)
     told = desk.label(str(FRAME), "normal")
     assert told["normal"] == 1
