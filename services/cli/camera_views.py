@@ -12,7 +12,7 @@ from rich.text import Text
 
 from services.cli.layout import Column, Room, open_console, print_facts, print_list
 from services.cli.settings import ingest_address
-from services.domain.camera import TROUBLED, CameraState
+from services.domain.camera import TROUBLED, CameraState, shown_source
 from services.ingest.camera_rows import ListedCamera
 from services.ingest.configuration import PUSH
 from services.ingest.settings import ENV
@@ -35,7 +35,7 @@ def as_data(one: ListedCamera) -> dict[str, Any]:
         "state": told.state.value,
         "message": told.message,
         "since": told.since.isoformat(),
-        "source": camera.source,
+        "source": shown_source(camera.source),
         "secret": None if secret is None else secret if secret.startswith(ENV) else "set",
         "ingester": one.ingester,
         "epoch": told.epoch,

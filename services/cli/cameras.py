@@ -38,7 +38,7 @@ from services.cli.camera_options import (
 from services.cli.camera_views import as_data, print_cameras, print_details, print_token, push_url
 from services.cli.layout import open_console
 from services.cli.settings import database_address
-from services.domain.camera import CameraState, OriginalPolicy, ShedPolicy
+from services.domain.camera import CameraState, OriginalPolicy, ShedPolicy, shown_source
 from services.domain.errors import BadRequest, SourceUnavailable
 from services.ingest.camera_rows import ListedCamera, StoredCamera
 from services.ingest.camera_store import CameraStore
@@ -265,7 +265,9 @@ def token(camera: Id, as_json: AsJson = False) -> None:
     with camera_store() as store:
         known = _one(store, camera).stored
         if known.camera.source != PUSH:
-            raise BadRequest(f"Nothing is pushed to {camera}: its source is {known.camera.source}.")
+            raise BadRequest(
+                f"Nothing is pushed to {camera}: its source is {shown_source(known.camera.source)}."
+            )
         store.change(replace(known, push_token_sha256=digest), _user())
     if as_json:
         typer.echo(json.dumps({"camera": camera, "url": push_url(camera), "token": made}))

@@ -5,8 +5,19 @@ Pure; `services.ingest` runs cameras and is the only one that opens sources.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+# Parameters of an address that devices take passwords by, as in `?user=admin&pwd=…`.
+_SECRET_PARAMETER = re.compile(
+    r"(?P<name>[?&;][^=&;]*(?:pass|pwd|token|secret|key|auth)[^=&;]*=)[^&;#]*", re.IGNORECASE
+)
+
+
+def shown_source(source: str) -> str:
+    """Return a source as people and logs may see it: passwords among its parameters are blotted out."""
+    return _SECRET_PARAMETER.sub(r"\g<name>***", source) if "://" in source else source
 
 
 class ShedPolicy(StrEnum):

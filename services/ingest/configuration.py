@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from services.domain.camera import Area, Camera, OriginalPolicy, ShedPolicy
+from services.domain.camera import Area, Camera, OriginalPolicy, ShedPolicy, shown_source
 from services.domain.errors import BadRequest
 from services.domain.project import checked_project_name
 from services.ingest.camera_rows import StoredCamera
@@ -94,7 +94,9 @@ def checked_camera(camera: Camera) -> Camera:
     if camera.name_pattern is not None:
         NameRule(camera.name_pattern)
     if camera.loop and kind not in _LOOPED:
-        raise BadRequest(f"Only a folder, a film and the synthetic line can loop, not {camera.source}.")
+        raise BadRequest(
+            f"Only a folder, a film and the synthetic line can loop, not {shown_source(camera.source)}."
+        )
     if camera.is_triggered and kind is SourceKind.PUSH:
         raise BadRequest("Who pushes a picture decides when; such a camera waits for no trigger.")
     return camera

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from services.domain.camera import shown_source
 from services.domain.errors import BadRequest
 
 # Connecting, a handshake and the first key frame: cameras send one every 1 to 10 s.
@@ -103,7 +104,7 @@ def job_of(address: str, secret: str | None = None, fps: float | None = None, *,
 
 
 def _with_secret(address: str, secret: str | None) -> tuple[str, str]:
-    """Return the address with user and password, and without."""
+    """Return the address with user and password, and as it may be shown."""
     try:
         parts = urlsplit(address)
         is_complete = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -117,5 +118,6 @@ def _with_secret(address: str, secret: str | None) -> tuple[str, str]:
         if not separator:
             raise BadRequest("The camera's secret is user:password; there is no colon in it.")
         before = f"{quote(user, safe='')}:{quote(password, safe='')}"
-    shown = urlunsplit(parts._replace(netloc=host))
-    return (urlunsplit(parts._replace(netloc=f"{before}@{host}")) if before else shown), shown
+    bare = urlunsplit(parts._replace(netloc=host))
+    whole = urlunsplit(parts._replace(netloc=f"{before}@{host}")) if before else bare
+    return whole, shown_source(bare)
