@@ -11,8 +11,9 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ def fetch_jars(name: str, folder: Path, note: Callable[[str], None]) -> None:
         MissingPart: a jar cannot be had, or has another SHA-256 than committed.
     """
     pins = read_pins(name)
-    context = _maven()
-    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+    with _maven() as context, ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
         jobs = [pool.submit(_fetch, context, jar, sha256, folder) for jar, sha256 in pins.jars.items()]
         for done, job in enumerate(as_completed(jobs), start=1):
             job.result()
@@ -79,7 +79,8 @@ def fetch_jar(jar: str, sha256: str, folder: Path) -> None:
     Raises:
         MissingPart: it cannot be had, or has another SHA-256.
     """
-    _fetch(_maven(), jar, sha256, folder)
+    with _maven() as context:
+        _fetch(context, jar, sha256, folder)
 
 
 def damaged_jars(name: str, folder: Path) -> list[str]:
@@ -113,11 +114,13 @@ def _sha256_of(path: Path) -> str:
         return ""
 
 
-def _maven() -> Any:
-    """Return jgo's access to Maven with the user's own repositories and cache.
+@contextmanager
+def _maven() -> Iterator[Any]:
+    """Give jgo's access to Maven with the user's own repositories and cache.
 
-    It checks certificates against the machine's own trust store, as pip does: behind a company's proxy the
-    bundle that Python packages bring is not enough.
+    Meanwhile certificates are checked against the machine's own trust store, as pip does: behind a company's
+    proxy the bundle that Python packages bring is not enough. Other clients of this process do not go well
+    with that, so it ends with the download.
     """
     import truststore
     from jgo.config import GlobalSettings
@@ -125,9 +128,12 @@ def _maven() -> Any:
     from jgo.maven import MavenContext
 
     truststore.inject_into_ssl()
-    settings = GlobalSettings.load()
-    repositories = {"central": MAVEN_CENTRAL_URL, **settings.repositories}
-    return MavenContext(repo_cache=settings.repo_cache, remote_repos=repositories, timeout=60)
+    try:
+        settings = GlobalSettings.load()
+        repositories = {"central": MAVEN_CENTRAL_URL, **settings.repositories}
+        yield MavenContext(repo_cache=settings.repo_cache, remote_repos=repositories, timeout=60)
+    finally:
+        truststore.extract_from_ssl()
 
 
 def resolve_pins(names: Iterable[str]) -> None:
@@ -136,9 +142,9 @@ def resolve_pins(names: Iterable[str]) -> None:
 
     for name in names:
         pins = read_pins(name)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _maven() as context:
             builder = EnvironmentBuilder(
-                context=_maven(), cache_dir=Path(folder), link_strategy=LinkStrategy.COPY
+                context=context, cache_dir=Path(folder), link_strategy=LinkStrategy.COPY
             )
             spec = EnvironmentSpec(
                 name=name, coordinates=list(pins.coordinates), exclusions=list(pins.exclusions)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 
+from services.domain.errors import MissingPart
+from services.embedded import jars
 from services.embedded.jars import class_path, damaged_jars, read_pins
 from services.embedded.parts import read_requirements
 
@@ -45,3 +48,11 @@ def test_the_backend_environment_has_numpy_1() -> None:
     """With numpy 2 tritonserver's Python backend returns tensors without data, and no error."""
     assert read_requirements("triton-backend")["numpy"] == "1.26.4"
     assert list(read_requirements("triton")) == ["nvidia-pytriton"]
+
+
+def test_a_download_leaves_the_process_with_the_certificates_it_had() -> None:
+    before = ssl.SSLContext
+    with pytest.raises(MissingPart), jars._maven():
+        assert ssl.SSLContext is not before
+        raise MissingPart("The download failed.")
+    assert ssl.SSLContext is before
