@@ -209,8 +209,17 @@ def _free_from(seed: str, taken: frozenset[int]) -> Iterator[int]:
 
 
 def new_cluster_id() -> str:
-    """Return a fresh id in the form that Kafka gives its clusters."""
-    return urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    """Return a fresh id in the form that Kafka gives its clusters.
+
+    Never with a dash in front, one of 64 otherwise: Kafka's tools would take it for an option.
+    """
+    return cluster_id_of(uuid4().bytes)
+
+
+def cluster_id_of(random: bytes) -> str:
+    """Return the id that 16 random bytes stand for."""
+    text = urlsafe_b64encode(random).decode().rstrip("=")
+    return f"A{text[1:]}" if text.startswith("-") else text
 
 
 def is_free(port: int) -> bool:

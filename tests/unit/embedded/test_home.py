@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from services.domain.errors import BadSettings
-from services.embedded.home import PORT_NAMES, Home, free_ports, is_free, load_state, prepare_state
+from services.embedded.home import (
+    PORT_NAMES,
+    Home,
+    cluster_id_of,
+    free_ports,
+    is_free,
+    load_state,
+    prepare_state,
+)
 
 
 @pytest.fixture
@@ -86,3 +94,9 @@ def test_free_ports_stay_below_the_ephemeral_range() -> None:
 def test_a_comma_in_the_home_is_refused() -> None:
     with pytest.raises(BadSettings, match="comma"):
         Home(Path("/tmp/a,b")).make()
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    # The first six bits 62 are a dash in this alphabet.
+    assert cluster_id_of(bytes([62 << 2]) + bytes(15)) == "A" + "A" * 21
+    assert cluster_id_of(bytes(16)) == "A" * 22
