@@ -23,7 +23,6 @@ from services.adapters.broker.kafka import KafkaBrokerConsumer, KafkaBrokerProdu
 from services.adapters.broker.limits import check_size_limits
 from services.adapters.clock import SystemClock
 from services.adapters.logs import configure_logging
-from services.adapters.object_store import ObjectStore, s3_store
 from services.adapters.triton.server import TritonServer
 from services.domain.topics import FRAMES
 
@@ -66,7 +65,7 @@ def make_core(project: str) -> InspectorCore:
     settings, clock = ServeSettings(), SystemClock()
     watch = ModelWatch(
         TritonServer(settings.triton_grpc),
-        VersionCache(_store(settings), settings.home / "cache" / "models"),
+        VersionCache(settings.object_store(), settings.home / "cache" / "models"),
         clock,
         NodeLimits(settings.triton_repository, settings.threads_per_unit),
     )
@@ -89,7 +88,7 @@ def make_stream() -> StreamCore:
         ),
         open_producer=partial(_open_producer, settings.kafka_bootstrap),
         units=RayUnits(),
-        store=_store(settings),
+        store=settings.object_store(),
         clock=SystemClock(),
     )
     limits = StreamLimits(
@@ -122,8 +121,3 @@ def _begin(process: str) -> None:
     """Do what every replica does first."""
     configure_logging(process)
     listen_on_node_address_only()
-
-
-def _store(settings: ServeSettings) -> ObjectStore:
-    secret = settings.s3_secret.get_secret_value() if settings.s3_secret else None
-    return s3_store(settings.s3_endpoint, settings.s3_key, secret, settings.s3_region)

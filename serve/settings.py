@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
+from services.adapters.settings import S3Settings
 from services.domain.topics import INLINE_LIMIT_BYTES
 
 
-class ServeSettings(BaseSettings):
+class ServeSettings(S3Settings):
     """Where a replica's neighbours are, and how much it may have in flight."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True, populate_by_name=True)
@@ -33,20 +34,6 @@ class ServeSettings(BaseSettings):
         default="127.0.0.1", description="Address of the synchronous door; loopback on one machine."
     )
     gateway_port: int = Field(default=9000, ge=1, le=65535, description="Port of the synchronous door.")
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 endpoint; none: Amazon's."
-    )
-    s3_key: str | None = Field(
-        default=None,
-        validation_alias="AWS_ACCESS_KEY_ID",
-        description="None: the client library's own sources of credentials count.",
-    )
-    s3_secret: SecretStr | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", description="Secret of the key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="S3 region."
-    )
     inference_units: int = Field(
         default=1, ge=1, description="Inference units that a node offers; they share its cores."
     )

@@ -139,9 +139,7 @@ def _connections() -> tuple[str, ObjectStore]:
     """
     given = ConnectionSettings()
     if given.kafka_bootstrap:
-        return given.kafka_bootstrap, s3_store(
-            given.s3_endpoint, given.s3_key, given.s3_secret, given.s3_region
-        )
+        return given.kafka_bootstrap, given.object_store()
     stack = running_stack(EmbeddedSettings())
     if stack is None:
         raise BadRequest("No stack runs here. Start it with `loupe up`, or set LOUPE_KAFKA_BOOTSTRAP.")

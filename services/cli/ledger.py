@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,7 +14,7 @@ from services.adapters.database import open_engine
 from services.cli.events import parse_since
 from services.cli.ledger_views import bars, print_balances, print_proof
 from services.cli.settings import database_address, kafka_address, object_store
-from services.domain.ledger import CameraBalance, all_balanced
+from services.domain.ledger import all_balanced
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from services.adapters.object_store import ObjectStore
     from services.results.ledger import Scope
     from services.results.proof import Proof
+
+T = TypeVar("T")
 
 _ASK_EVERY_S = 0.5
 
@@ -55,22 +58,27 @@ def ledger(
     Example: `loupe ledger --prove --wait 30`
     """
     from services.results.ledger import Scope
+    from services.results.ledger import prove as balances_of
 
     scope = Scope(camera, parse_since(since, datetime.now(UTC)) if since else None)
     engine, frames = open_engine(database_address()), KafkaTopicReader(kafka_address())
     deadline_monotonic_s = time.monotonic() + wait_s
     try:
-        balances = _wait_for_balance(engine, frames, scope, deadline_monotonic_s)
+        balances = _look_until(
+            lambda: balances_of(engine, frames, scope.camera, scope.since), all_balanced, deadline_monotonic_s
+        )
         if not prove:
             print_balances(balances, as_json=as_json)
             is_proved = all_balanced(balances)
         else:
-            proof = _prove(engine, frames, object_store(), scope, verify_pixels=verify_pixels)
+            objects = object_store()
             # Rows of records that came a moment ago may come a moment later.
-            while not proof.is_proved and time.monotonic() < deadline_monotonic_s:
-                proof.close()
-                time.sleep(_ASK_EVERY_S)
-                proof = _prove(engine, frames, object_store(), scope, verify_pixels=verify_pixels)
+            proof = _look_until(
+                lambda: _prove(engine, frames, objects, scope, verify_pixels=verify_pixels),
+                lambda found: found.is_proved,
+                deadline_monotonic_s,
+                let_go=lambda found: found.close(),
+            )
             print_proof(proof, as_json=as_json)
             is_proved = proof.is_proved
             proof.close()
@@ -81,14 +89,15 @@ def ledger(
         raise typer.Exit(1)
 
 
-def _wait_for_balance(
-    engine: Engine, frames: TopicReader, scope: Scope, deadline_monotonic_s: float
-) -> dict[str, CameraBalance]:
-    from services.results.ledger import prove
-
-    while not all_balanced(found := prove(engine, frames, scope.camera, scope.since)):
-        if time.monotonic() >= deadline_monotonic_s:
-            break
+def _look_until(
+    look: Callable[[], T],
+    is_good: Callable[[T], bool],
+    deadline_monotonic_s: float,
+    let_go: Callable[[T], None] = lambda _: None,
+) -> T:
+    """Return what `look` found once it is good, or last before the deadline; others are let go of."""
+    while not is_good(found := look()) and time.monotonic() < deadline_monotonic_s:
+        let_go(found)
         time.sleep(_ASK_EVERY_S)
     return found
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from services.adapters.settings import S3Settings
 from services.domain.errors import StopProcess
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.stack import StackAddresses, running_stack
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from services.adapters.object_store import ObjectStore
 
 
-class ReadingSettings(BaseSettings):
+class ReadingSettings(S3Settings):
     """Addresses from the environment, for a cluster or any Kafka."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True)
@@ -23,16 +24,6 @@ class ReadingSettings(BaseSettings):
     kafka_bootstrap: str | None = Field(default=None, description="Kafka, host:port; none: the stack's.")
     database_url: str | None = Field(default=None, description="The database; none: the stack's.")
     ingest_url: str | None = Field(default=None, description="The ingester's HTTP door; none: the stack's.")
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
-    )
-    s3_key: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID", description="Key id.")
-    s3_secret: str | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", repr=False, description="Secret key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="Region of the buckets."
-    )
 
 
 def kafka_address() -> str:
@@ -71,7 +62,7 @@ def object_store() -> ObjectStore:
 
     given = ReadingSettings()
     if given.kafka_bootstrap:
-        return s3_store(given.s3_endpoint, given.s3_key, given.s3_secret, given.s3_region)
+        return given.object_store()
     stack = _stack()
     return s3_store(stack.s3_endpoint, stack.s3_key, stack.s3_secret, stack.s3_region)
 

@@ -24,7 +24,6 @@ from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics
-from services.adapters.object_store import ObjectStore
 from services.domain.errors import LoupeError, StopProcess
 from services.domain.topics import FRAMES, TRIGGERS
 from services.ingest.camera_events import CameraEvents
@@ -76,7 +75,7 @@ class IngestProcess:
         self._feed = TriggerFeed(self._join_triggers, clock)
         parts.callback(self._feed.close)
         self._runner = CameraRunner(
-            spool, clock, self._feed, open_store=self._open_store, secret_of=secret_of
+            spool, clock, self._feed, open_store=settings.object_store, secret_of=secret_of
         )
         scope = Scope(ingester_id(folder), settings.ingest_max_cameras, settings.camera_patterns)
         self._supervisor = Supervisor(self._store, scope, self._runner.run, self._events.tell, clock, metrics)
@@ -141,13 +140,6 @@ class IngestProcess:
         return KafkaBrokerConsumer(
             self._settings.kafka_bootstrap, topics=[TRIGGERS.name], group=group, auto_offset_reset="latest"
         )
-
-    def _open_store(self) -> ObjectStore:
-        # Half of an idle process's memory otherwise.
-        from services.adapters.object_store.store import s3_store
-
-        given = self._settings
-        return s3_store(given.s3_endpoint, given.s3_key, given.s3_secret, given.s3_region)
 
     def _camera(self, name: str) -> StoredCamera | None:
         """Return a camera as the last look read it, else as the database has it."""

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from services.adapters.settings import S3Settings
 from services.domain.errors import BadRequest
 
 # A secret that begins so names a variable of the ingester.
@@ -20,22 +21,12 @@ _FOR_CHILDREN = (
 )  # fmt: skip
 
 
-class ConnectionSettings(BaseSettings):
+class ConnectionSettings(S3Settings):
     """Where frames go."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True)
 
     kafka_bootstrap: str | None = Field(default=None, description="Kafka, host:port, comma separated.")
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
-    )
-    s3_key: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID", description="Key id.")
-    s3_secret: str | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", repr=False, description="Secret key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="Region of the buckets."
-    )
 
 
 class IngestSettings(ConnectionSettings):

@@ -23,7 +23,6 @@ from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine, reading
 from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics, serve_metrics
-from services.adapters.object_store import ObjectStore, s3_store
 from services.domain.errors import BrokerUnavailable, LoupeError, RetryLater, StopProcess
 from services.domain.topics import FRAMES, FRAMES_DLQ
 from services.results.gauges import STREAM_GROUP, GapFinder, Gauges
@@ -71,7 +70,9 @@ class ResultsProcess:
             every_s=settings.results_gauges_every_s,
         )
         self._retention = RetentionThread(
-            Retention(self._engine, _store(settings), clock), self.metrics, every_s=settings.retention_every_s
+            Retention(self._engine, settings.object_store(), clock),
+            self.metrics,
+            every_s=settings.retention_every_s,
         )
         cache = RedisCache(settings.redis_url) if settings.redis_url else MemoryCache()
         pipeline = Pipeline(
@@ -137,11 +138,6 @@ class ResultsProcess:
             return asked.result(2 * _PING_S)
         except TimeoutError:
             return False
-
-
-def _store(settings: ResultsSettings) -> ObjectStore:
-    secret = settings.s3_secret.get_secret_value() if settings.s3_secret else None
-    return s3_store(settings.s3_endpoint, settings.s3_key, secret, settings.s3_region)
 
 
 def database_answers(engine: Engine) -> bool:

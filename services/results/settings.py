@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.adapters.settings import S3Settings
 
 
-class ResultsSettings(BaseSettings):
+class ResultsSettings(S3Settings):
     """Read once at start, from `LOUPE_…`."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True, populate_by_name=True)
@@ -54,18 +56,4 @@ class ResultsSettings(BaseSettings):
         ge=1,
         le=86400,
         description="Seconds between two turns that delete pixels whose time has run out.",
-    )
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 endpoint; none: Amazon's."
-    )
-    s3_key: str | None = Field(
-        default=None,
-        validation_alias="AWS_ACCESS_KEY_ID",
-        description="None: the client library's own sources of credentials count.",
-    )
-    s3_secret: SecretStr | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", description="Secret of the key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="S3 region."
     )

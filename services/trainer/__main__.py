@@ -18,7 +18,7 @@ from services.adapters.clock import SystemClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.logs import configure_logging
 from services.adapters.metrics import Metrics, serve_metrics
-from services.adapters.object_store.store import ObjectStore, s3_store
+from services.adapters.object_store.store import ObjectStore
 from services.domain.errors import LoupeError, StopProcess
 from services.domain.topics import LABELS, RECORD_LIMIT_BYTES, TRAINING, Topic
 from services.trainer.datasets import Datasets
@@ -132,7 +132,7 @@ async def run(settings: TrainerSettings) -> int:
     )
     producer = KafkaBrokerProducer(settings.kafka_bootstrap)
     reader = KafkaTopicReader(settings.kafka_bootstrap)
-    store = s3_store(settings.s3_endpoint, settings.s3_key, settings.s3_secret, settings.s3_region)
+    store = settings.object_store()
     trainer = Trainer(settings, broker, producer, reader, store)
     page = serve_metrics(trainer.metrics, settings.trainer_port, lambda: trainer.is_ready)
     try:

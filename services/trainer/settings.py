@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.adapters.settings import S3Settings
 
 
-class TrainerSettings(BaseSettings):
+class TrainerSettings(S3Settings):
     """Where the trainer's neighbours are, and what it may spend."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True)
@@ -24,16 +26,6 @@ class TrainerSettings(BaseSettings):
     )
     trainer_port: int = Field(
         default=9103, ge=1, le=65535, description="Port of /metrics and /healthz on loopback."
-    )
-    s3_endpoint: str | None = Field(
-        default=None, validation_alias="AWS_ENDPOINT_URL_S3", description="S3 server; none: Amazon's."
-    )
-    s3_key: str | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID", description="Key id.")
-    s3_secret: str | None = Field(
-        default=None, validation_alias="AWS_SECRET_ACCESS_KEY", repr=False, description="Secret key."
-    )
-    s3_region: str = Field(
-        default="us-east-1", validation_alias="AWS_DEFAULT_REGION", description="Region of the buckets."
     )
     fit_timeout_s: float = Field(
         default=1800.0,
