@@ -1,6 +1,6 @@
 """Settings that several processes share: where the object store is.
 
-Each process's own `settings.py` builds on it. Names are those of every S3 client, without `LOUPE_` before them.
+Each process's own `settings.py` builds on it. Names are those of every S3 client, so without `LOUPE_`.
 """
 
 from __future__ import annotations
