@@ -143,7 +143,7 @@ class Demo:
             fitting = pool.submit(self._fit, plan)
             with self._screen.step("stack up") as notes, self._times.measure("up"):
                 addresses = stack.up(self._settings)
-                notes.append("Kafka, Redis, S3, Triton, Ray, results, trainer, hosting")
+                notes.append("Kafka, Redis, S3, Triton, Ray, ingest, results, trainer, hosting")
             with self._screen.step("detector fitted") as notes:
                 fitted = fitting.result()
                 manifest = fitted.manifest
