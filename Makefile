@@ -90,6 +90,6 @@ $(STAMPS)/locked: requirements.lock requirements-build.lock pyproject.toml | $(B
 	@$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/parts: $(STAMPS)/locked $(wildcard services/embedded/pins/*) services/trainer/backbone.py
+$(STAMPS)/parts: $(STAMPS)/locked $(wildcard services/embedded/pins/*) services/trainer/backbones/efficientnet.py
 	@$(BIN)/loupe setup
 	@touch $@

@@ -50,6 +50,7 @@ def fit(
     """
     # Half a second of libraries that `loupe fit --help` does not need.
     from services.adapters.clock import SystemClock
+    from services.domain.model_version import FitOptions
     from services.embedded.stack import running_stack
     from services.trainer.commands import FitRequest, fit_folder
 
@@ -58,7 +59,7 @@ def fit(
     addresses = running_stack(settings)
     with _neighbours(settings, addresses) as (registry, producer), _progress() as tell:
         outcome = fit_folder(
-            FitRequest(folder, project, max_false_reject, seed),
+            FitRequest(folder, project, FitOptions(max_false_reject_ratio=max_false_reject, seed=seed)),
             registry=registry,
             models=settings.home_folder.path / "models",
             producer=producer,

@@ -44,7 +44,7 @@ def setup() -> None:
 
 
 def _prepare_backbone(board: Board) -> None:
-    from services.trainer.backbone import default_backbone_path, prepare_backbone
+    from services.trainer.backbones.efficientnet import default_backbone_path, prepare_backbone
 
     board.tell("backbone", "preparing")
     prepare_backbone(default_backbone_path().parent)

@@ -60,6 +60,9 @@ class Inspection:
         height_px: height of the upright decoded image.
         stage_ms: milliseconds per stage, keys as in `STAGES`.
         unit: replica that judged (inference unit).
+        picture: how the picture differs from those the model learnt from, apart from defects: `exposure`,
+            `focus`, `embedding` and `score`, each as its place among the training photos: 0 at their
+            median, -1 and 1 at their 5 and 95 %; empty where the model has no reference.
         run: tells verdicts of one role apart: empty where the verdict is the frame's end, the project of a
             shadow, else the re-judging run.
         position: the frame's record in Kafka; None for synchronous calls, and for shadows: they end no frame.
@@ -93,6 +96,7 @@ class Inspection:
     height_px: int = 0
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
+    picture: Mapping[str, float] = field(default_factory=dict)
     position: RecordPosition | None = None
 
 

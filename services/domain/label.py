@@ -21,6 +21,20 @@ class Verdict(StrEnum):
     ANOMALY = "anomaly"
 
 
+class Split(StrEnum):
+    """What an image is for."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Origin(StrEnum):
+    """Where a label comes from; what reviewers said of a model's verdicts is replayed before promotion."""
+
+    LABEL = "label"
+    REVIEW = "review"
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle with a class; shares of the image's width and height (0-1)."""
@@ -49,6 +63,7 @@ class Label:
         image: pixels the label speaks of; None when only `frame_id` is known.
         frame_id: the frame it was, if it came from a camera.
         author: who said so.
+        split: None: as a fit splits.
     """
 
     entry_id: UUID
@@ -61,6 +76,8 @@ class Label:
     boxes: tuple[Box, ...] = ()
     masks: tuple[Mask, ...] = ()
     author: str = ""
+    split: Split | None = None
+    origin: Origin = Origin.LABEL
 
 
 def entry_id_of(project: str, *, frame_id: UUID | None, sha256: str | None) -> UUID:

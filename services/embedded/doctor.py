@@ -125,7 +125,7 @@ def _parts(settings: EmbeddedSettings) -> Iterator[Finding]:
 
 
 def _backbone() -> Finding:
-    from services.trainer.backbone import load_backbone
+    from services.trainer.backbones.efficientnet import load_backbone
 
     try:
         return Finding("backbone", load_backbone().identity.name + " whole")

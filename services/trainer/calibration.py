@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from services.domain.model_version import Calibration
 from services.trainer.dataset import Dataset
-from services.trainer.family import GRID, Head, StageProgress
+from services.trainer.families.protocol import Head, StageProgress
 from services.trainer.features import FeatureExtractor
 from services.trainer.scorer import Scorer, Standard, scores_of, standard_of, statistics_of
 from services.vision.regions import smooth_map
@@ -58,11 +58,11 @@ def calibrate(
     progress: StageProgress,
 ) -> Calibrated:
     """Score every normal photo without what it taught, and set the threshold by the promise."""
-    distances = _cross_fitted(heads, dataset, extractor, groups, progress)  # (n, H, 28, 28)
-    cells = distances.transpose(1, 0, 2, 3).reshape(len(heads), -1)
-    cell_sd = np.maximum(cells.std(axis=1, dtype=np.float64), 1e-6).astype(np.float32)
-    statistics = _highest_by_group(statistics_of(distances), groups)
-    scorer = Scorer(cells.mean(axis=1, dtype=np.float64).astype(np.float32), cell_sd, standard_of(statistics))
+    distances = _cross_fitted(heads, dataset, extractor, groups, progress)  # per head (n, g, g)
+    cell_mean = np.array([one.mean(dtype=np.float64) for one in distances], np.float32)
+    cell_sd = np.array([max(one.std(dtype=np.float64), 1e-6) for one in distances], np.float32)
+    statistics = _highest_by_group(statistics_of(distances, extractor.input_px), groups)
+    scorer = Scorer(extractor.input_px, cell_mean, cell_sd, standard_of(statistics))
     scores = _normal_scores(statistics, scorer.standard)
     peaks = [float(smooth_map(one, MAP_SIGMA_PX).max()) for one in scorer.maps(distances)]
     calibration = calibration_of(scores, max_false_reject_ratio, map_threshold=float(np.mean(peaks)))
@@ -123,14 +123,14 @@ def _cross_fitted(
     extractor: FeatureExtractor,
     groups: NDArray[np.int32],
     progress: StageProgress,
-) -> NDArray[np.float32]:
-    """Return (n, H, 28, 28) distances of each photo to what the other groups taught."""
-    distances = np.empty((len(dataset), len(heads), GRID, GRID), np.float32)
+) -> list[NDArray[np.float32]]:
+    """Return per head (n, g, g) distances of each photo to what the other groups taught."""
+    distances = [np.empty((len(dataset), head.grid, head.grid), np.float32) for head in heads]
     for start, features in extractor.stream(dataset):
         stop = min(start + len(next(iter(features.values()))), len(dataset))
         left_out = groups[start:stop].tolist()
         for index, head in enumerate(heads):
-            distances[start:stop, index] = head.distances(features, left_out)
+            distances[index][start:stop] = head.distances(features, left_out)
         progress(stop / len(dataset))
     return distances
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
-from services.domain.model_version import Manifest, ModelAnnouncement
+from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, Manifest, ModelAnnouncement
 from services.domain.project import checked_project_name
 from services.trainer.dataset import SkippedImage
 from services.trainer.fit import Progress, fit_model
@@ -31,14 +31,12 @@ class FitRequest:
 
     Attributes:
         source: folder of photos; see `services.trainer.folders`.
-        max_false_reject_ratio: promise of good parts rejected at most (0-0.5).
-        seed: the same photos and seed give the same model.
+        options: how to fit.
     """
 
     source: Path
     project: str
-    max_false_reject_ratio: float = 0.02
-    seed: int = 0
+    options: FitOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +107,7 @@ def fit_folder(
         project=project,
         version=new_version(clock.now(), secrets.token_hex(2)),
         out_dir=models / project,
-        max_false_reject_ratio=request.max_false_reject_ratio,
-        seed=request.seed,
+        options=request.options,
         progress=progress,
     )
     announcement = registry.register(fitted.folder, fitted.manifest)

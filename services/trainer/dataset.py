@@ -7,15 +7,15 @@ grow with the number of photos. Does not choose which photos train (`splits`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.domain.errors import ImageTooLarge, UnreadableImage
-from services.domain.label import Verdict
+from services.domain.label import Split, Verdict
 from services.vision.decode import decode
 
 # 1,000 inputs of 224 x 224 x 3 bytes are 150 MB, a seventh of the 1 GB that a fit may take.
@@ -33,12 +33,18 @@ class LabelledImage:
     Attributes:
         source: a file, or the encoded bytes.
         name: for reports; unique within a fit.
-        label: NORMAL trains (or tests), ANOMALY only tests.
+        label: what was said of it.
+        types: anomaly types that were named, with or without a mask.
+        masks: anomaly type -> PNG, white where it is (`services.vision.masks.read_mask`).
+        split: what it is for; None: as the fit splits.
     """
 
     source: Path | bytes
     name: str
     label: Verdict = Verdict.NORMAL
+    types: tuple[str, ...] = ()
+    masks: Mapping[str, Path | bytes] = field(default_factory=dict)
+    split: Split | None = None
 
     def read(self) -> bytes:
         """Return the encoded bytes."""

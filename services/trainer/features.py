@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from services.trainer.dataset import Dataset
 from services.vision.runtime import open_session
 
-# By tap name: (N, C, H, W) float32.
-Features = Mapping[str, NDArray[np.float32]]
+# By tap name `f<stride>`: (N, C, g, g) float32 with g = input / stride; and under PIXELS what was looked at:
+# (N, S, S, 3) uint8 RGB.
+Features = Mapping[str, NDArray[Any]]
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,23 @@ class FeatureExtractor:
 
     Attributes:
         taps: its outputs by name.
+        input_px: side of the square input.
     """
 
     def __init__(self, backbone: Path, *, threads: int = 2) -> None:
         """Open the backbone's ONNX file."""
         self._session = open_session(backbone, threads)
-        self._input = self._session.get_inputs()[0].name
+        only = self._session.get_inputs()[0]
+        self._input, self.input_px = only.name, int(only.shape[1])
         outputs = self._session.get_outputs()
         self.taps = {one.name: Tap(one.name, one.shape[1], one.shape[2]) for one in outputs}
 
     def extract(self, pixels: NDArray[np.uint8]) -> Features:
-        """Return the features of (N, 224, 224, 3) uint8 RGB pixels."""
+        """Return the features of (N, S, S, 3) uint8 RGB pixels."""
         names = list(self.taps)
         outputs = self._session.run(names, {self._input: pixels})
-        return {name: np.asarray(value, np.float32) for name, value in zip(names, outputs, strict=True)}
+        found = {name: np.asarray(value, np.float32) for name, value in zip(names, outputs, strict=True)}
+        return {**found, PIXELS: pixels}
 
     def stream(self, dataset: Dataset) -> Iterator[tuple[int, Features]]:
         """Yield (index of the first photo, features of up to 8 photos), in order."""

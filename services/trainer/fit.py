@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
 from services.domain.label import Verdict
-from services.domain.model_version import Manifest
-from services.trainer.backbone import load_backbone
+from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, Manifest
+from services.trainer.backbones.efficientnet import load_backbone
 from services.trainer.calibration import Calibrated, calibrate
-from services.trainer.card import render_card
+from services.trainer.card.page import render_card
 from services.trainer.dataset import Dataset, LabelledImage, SkippedImage
-from services.trainer.evaluate import image_auroc, share_from
-from services.trainer.family import Budget, Family, Head
+from services.trainer.evaluation.image import image_auroc, share_from
+from services.trainer.families.memory import MemoryFamily
+from services.trainer.families.protocol import Budget, Family, FitData, Head
 from services.trainer.features import FeatureExtractor
-from services.trainer.graph import INPUTS, OUTPUTS, fuse
-from services.trainer.memory import MemoryFamily
+from services.trainer.graph import fuse, inputs_of, outputs_of
 from services.trainer.model_folder import Golden, version_exists, write_folder
 from services.vision.runtime import GraphSession
 
@@ -93,8 +93,7 @@ def fit_model(
     project: str,
     version: str,
     out_dir: Path,
-    max_false_reject_ratio: float = 0.02,
-    seed: int = 0,
+    options: FitOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
     recipe: Recipe | None = None,
 ) -> FittedModel:
@@ -105,8 +104,7 @@ def fit_model(
         project: for the manifest.
         version: the folder's name; must not exist in `out_dir`, which is created.
         out_dir: where the folder goes.
-        max_false_reject_ratio: promise of good parts rejected at most (0-0.5).
-        seed: the same photos and seed give the same model.
+        options: promise, budget, families, seed.
         progress: told how far it is.
         recipe: default: the memory family on the backbone that set-up prepared.
 
@@ -116,12 +114,12 @@ def fit_model(
         MissingPart: no backbone.
     """
     started_monotonic_s = time.monotonic()
-    _check_request(max_false_reject_ratio, out_dir / version)
+    _check_request(options.max_false_reject_ratio, out_dir / version)
     recipe = recipe or Recipe()
     tell = progress or (lambda _stage, _done_ratio: None)
     backbone = load_backbone(recipe.backbone)
     normals, anomalies = _read(images, tell)
-    candidate = _fit_candidate(recipe, backbone.path, normals, anomalies, max_false_reject_ratio, seed, tell)
+    candidate = _fit_candidate(recipe, backbone.path, normals, anomalies, options, tell)
     skipped = (*normals.skipped, *anomalies.skipped)
     fit_s = time.monotonic() - started_monotonic_s
     manifest = Manifest(
@@ -129,8 +127,8 @@ def fit_model(
         version=version,
         created_at=datetime.now(UTC),
         family=recipe.family.name,
-        inputs=INPUTS,
-        outputs=OUTPUTS,
+        inputs=inputs_of(candidate.calibrated.scorer.input_px),
+        outputs=outputs_of(candidate.calibrated.scorer.input_px),
         calibration=candidate.calibrated.calibration,
         backbone=backbone.identity,
         data_digest=normals.digest,
@@ -138,7 +136,7 @@ def fit_model(
         files={},
         metrics={"fit_s": round(fit_s, 3), **_metrics(candidate)},
         warnings=(*candidate.calibrated.warnings, *_warnings_of(skipped)),
-        seed=seed,
+        seed=options.seed,
     )
     folder, manifest = _write(out_dir, manifest, candidate, skipped)
     tell("write", 1.0)
@@ -188,16 +186,16 @@ def _fit_candidate(
     backbone: Path,
     normals: Dataset,
     anomalies: Dataset,
-    max_false_reject_ratio: float,
-    seed: int,
+    options: FitOptions,
     tell: Progress,
 ) -> _Candidate:
     """Fit the family's heads, calibrate them, draw the graph and prove it."""
     extractor = FeatureExtractor(backbone, threads=recipe.threads)
     groups = normals.groups()
-    heads = recipe.family.fit(normals, extractor, groups, recipe.budget, seed, partial(tell, "learn"))
+    data = FitData(normals, groups, anomalies, extractor)
+    heads = recipe.family.fit(data, recipe.budget, options.seed, partial(tell, "learn")).heads
     told = partial(tell, "calibrate")
-    calibrated = calibrate(heads, normals, extractor, groups, max_false_reject_ratio, told)
+    calibrated = calibrate(heads, normals, extractor, groups, options.max_false_reject_ratio, told)
     graph = fuse(backbone, heads, calibrated.scorer)
     session = GraphSession(graph, threads=recipe.threads)
     golden, names = _golden(session, normals, anomalies)
@@ -227,8 +225,7 @@ def _prove_graph(
         CorruptModel: they disagree; such a model is not written.
     """
     features = extractor.extract(golden.inputs)
-    distances = np.stack([head.distances(features) for head in heads], axis=1)
-    expected = calibrated.scorer.scores(distances)
+    expected = calibrated.scorer.scores([head.distances(features) for head in heads])
     gap = float(np.max(np.abs(expected - golden.scores) / np.maximum(np.abs(expected), 1)))
     if not gap <= _GRAPH_TOLERANCE:  # NaN fails, too
         message = f"The graph's scores differ from the trainer's by {gap:.2g}; the model was not written."

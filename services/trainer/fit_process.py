@@ -21,6 +21,7 @@ from pathlib import Path
 
 from services.domain.errors import LoupeError, NotEnoughImages, Rejected, RetryLater
 from services.domain.label import Verdict
+from services.domain.model_version import FitOptions
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ class FitJob:
 
     project: str
     version: str
-    max_false_reject_ratio: float
-    seed: int
+    options: FitOptions
     images: Sequence[TrainingImage]
 
 
@@ -155,8 +155,7 @@ def _fit(folder: Path) -> dict[str, str]:
             project=job["project"],
             version=job["version"],
             out_dir=folder / _MODELS_FOLDER,
-            max_false_reject_ratio=job["max_false_reject_ratio"],
-            seed=job["seed"],
+            options=FitOptions(**job["options"]),
         )
     except LoupeError as error:
         return {"cause": error.cause, "reason": error.message}

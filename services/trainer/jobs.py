@@ -6,7 +6,7 @@ trainer that was killed, and is run again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import Engine, select, update
@@ -66,7 +66,8 @@ class Jobs:
         Raises:
             UnknownObject: there is none of that id.
         """
-        query = select(training_jobs).where(training_jobs.c.training_id == training_id)
+        columns = [training_jobs.c[one.name] for one in fields(Job)]
+        query = select(*columns).where(training_jobs.c.training_id == training_id)
         with reading(self._engine) as connection:
             row = connection.execute(query).first()
         if row is None:

@@ -144,8 +144,7 @@ class TrainingStep:
             job = FitJob(
                 project=request.project,
                 version=new_version(self._clock.now(), secrets.token_hex(2)),
-                max_false_reject_ratio=request.max_false_reject_ratio,
-                seed=request.seed,
+                options=request.options,
                 images=self._bring_images(request.project, folder),
             )
             model = self._fit.run(job, folder)

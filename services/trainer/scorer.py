@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.family import GRID
+from services.trainer.families.protocol import MAP_STRIDE_PX, SCORE_STRIDE_PX
 from services.trainer.graph_builder import GraphBuilder
+from services.trainer.resizing import draw_resized, resized
 
 _TOP_CELLS = 10
 # (10, 3): from the ten highest cells to highest, mean of 3, mean of 10.
@@ -32,6 +33,10 @@ _PRIOR_SPREAD_RATIO = 0.06
 _PRIOR_PHOTOS = 10
 
 
+# Per head (N, g, g) float32, each on its own grid.
+Distances = Sequence[NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Standard:
     """Mean and spread of the statistics of normal photos: (S,) float32 each."""
@@ -45,32 +50,36 @@ class Scorer:
     """Fixed numbers from distances to scores.
 
     Attributes:
+        input_px: side of the model's input.
         cell_mean: (H,) float32, mean distance of a normal cell, per head.
         cell_sd: (H,) float32, its standard deviation.
         standard: of the statistics, head by head.
     """
 
+    input_px: int
     cell_mean: NDArray[np.float32]
     cell_sd: NDArray[np.float32]
     standard: Standard
 
-    def maps(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (N, 28, 28): the mean over heads of (N, H, 28, 28) distances, standardised."""
-        shifted = distances - self.cell_mean[:, None, None]
+    def maps(self, distances: Distances) -> NDArray[np.float32]:
+        """Return (N, m, m), m = input / 4: the mean over heads of their distances, standardised."""
+        stacked = np.stack([resized(one, self.input_px // MAP_STRIDE_PX) for one in distances], axis=1)
+        shifted = stacked - self.cell_mean[:, None, None]
         return np.asarray((shifted / self.cell_sd[:, None, None]).mean(axis=1), np.float32)
 
-    def scores(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (N,) scores of (N, H, 28, 28) distances."""
-        return scores_of(statistics_of(distances), self.standard)
+    def scores(self, distances: Distances) -> NDArray[np.float32]:
+        """Return (N,) scores of the heads' distances."""
+        return scores_of(statistics_of(distances, self.input_px), self.standard)
 
-    def draw(self, draw: GraphBuilder, distances: Sequence[str]) -> None:
-        """Draw `score` (N,) and `map` (N, 28, 28) behind the heads' (N, 28, 28) distances."""
-        axis = draw.constant(np.array([1]), "axis")
-        stacked = draw.add("Concat", *(draw.add("Unsqueeze", one, axis) for one in distances), axis=1)
-        shifted = draw.add("Sub", stacked, draw.constant(self.cell_mean[:, None, None], "cell_mean"))
+    def draw(self, draw: GraphBuilder, distances: Sequence[tuple[str, int]]) -> None:
+        """Draw `score` (N,) and `map` (N, m, m) behind the heads' (tensor, grid) distances."""
+        on_map_grid = _draw_stacked(draw, distances, self.input_px // MAP_STRIDE_PX)
+        shifted = draw.add("Sub", on_map_grid, draw.constant(self.cell_mean[:, None, None], "cell_mean"))
         standardised = draw.add("Div", shifted, draw.constant(self.cell_sd[:, None, None], "cell_sd"))
         draw.add("ReduceMean", standardised, name="map", axes=[1], keepdims=0)
-        shape = draw.constant(np.array([0, len(distances), GRID * GRID]), "shape")
+        grid = self.input_px // SCORE_STRIDE_PX
+        stacked = _draw_stacked(draw, distances, grid)
+        shape = draw.constant(np.array([0, len(distances), grid * grid]), "shape")
         highest = draw.top_k(draw.add("Reshape", stacked, shape), _TOP_CELLS)  # (N, H, 10)
         summary = draw.add("MatMul", highest, draw.constant(_SUMMARY, "summary"))  # (N, H, 3)
         flat = draw.add("Reshape", summary, draw.constant(np.array([0, -1]), "shape"))
@@ -81,10 +90,11 @@ class Scorer:
         draw.add("Sub", above, draw.add("Mul", below, draw.scalar(_BELOW_WEIGHT)), name="score")
 
 
-def statistics_of(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+def statistics_of(distances: Distances, input_px: int) -> NDArray[np.float32]:
     """Return (N, 3 H): per head the highest cell and the means of the highest 3 and 10."""
-    count, heads = distances.shape[:2]
-    cells = distances.reshape(count, heads, -1)
+    stacked = np.stack([resized(one, input_px // SCORE_STRIDE_PX) for one in distances], axis=1)
+    count, heads = stacked.shape[:2]
+    cells = stacked.reshape(count, heads, -1)
     highest = -np.sort(-cells, axis=2)[:, :, :_TOP_CELLS]  # (N, H, 10), highest first
     return np.asarray((highest @ _SUMMARY).reshape(count, -1), np.float32)
 
@@ -104,6 +114,13 @@ def scores_of(statistics: NDArray[np.float32], standard: Standard) -> NDArray[np
     above = np.sqrt(np.square(np.maximum(z, 0)).mean(axis=1))
     below = np.sqrt(np.square(np.minimum(z, 0)).mean(axis=1))
     return np.asarray(above - _BELOW_WEIGHT * below, np.float32)
+
+
+def _draw_stacked(draw: GraphBuilder, distances: Sequence[tuple[str, int]], grid: int) -> str:
+    """Draw (N, H, grid, grid) of the heads' (tensor, grid) distances."""
+    axis = draw.constant(np.array([1]), "axis")
+    planes = [draw_resized(draw, draw.add("Unsqueeze", one, axis), side, grid) for one, side in distances]
+    return draw.add("Concat", *planes, axis=1)
 
 
 def _draw_root_mean_square(draw: GraphBuilder, values: str) -> str:

@@ -71,6 +71,7 @@ def to_message(inspection: Inspection) -> inspection_pb2.Inspection:
         height_px=inspection.height_px,
         stage_ms=dict(inspection.stage_ms),
         unit=inspection.unit,
+        picture=dict(inspection.picture),
         retention=inspection.retention,
         area=inspection.area or "",
     )
@@ -122,6 +123,7 @@ def from_message(message: inspection_pb2.Inspection) -> Inspection:
         height_px=message.height_px,
         stage_ms=dict(message.stage_ms),
         unit=message.unit,
+        picture=dict(message.picture),
         position=from_position(message.position) if message.HasField("position") else None,
     )
 

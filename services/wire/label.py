@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.domain.errors import MalformedRecord
-from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
+from services.domain.label import Box, Label, Mask, Origin, Split, Verdict, entry_id_of
 from services.domain.topics import LABELS
 from services.wire.frame import from_reference, to_reference
 from services.wire.gen.loupe.v1 import label_pb2
@@ -38,6 +38,8 @@ def encode_label(label: Label) -> OutRecord:
         ],
         masks=[label_pb2.Mask(name=mask.name, image=to_reference(mask.image)) for mask in label.masks],
         author=label.author,
+        split=label.split.value if label.split else "",
+        origin="" if label.origin is Origin.LABEL else label.origin.value,
     )
     if label.image is not None:
         message.image.CopyFrom(to_reference(label.image))
@@ -55,14 +57,18 @@ def decode_label(record: Record) -> Label:
     """Return the label of a record, protobuf or JSON.
 
     Raises:
-        MalformedRecord: without project, without a frame id or image, with an unknown verdict, or with an
-            author that is no name.
+        MalformedRecord: without project, without a frame id or image, with an unknown verdict, split or
+            origin, or with an author that is no name.
     """
     message = parse(record, label_pb2.Label())
     if not message.project:
         raise MalformedRecord("A label needs a project.")
     if message.verdict and message.verdict not in set(Verdict):
         raise MalformedRecord(f"The verdict {message.verdict!r} is neither normal nor anomaly.")
+    if message.split and message.split not in set(Split):
+        raise MalformedRecord(f"The split {message.split!r} is neither train nor test.")
+    if message.origin and message.origin not in set(Origin):
+        raise MalformedRecord(f"The origin {message.origin!r} is neither label nor review.")
     frame_id = to_uuid(message.frame_id, "frame id") if message.frame_id else None
     image = from_reference(message.image) if message.HasField("image") else None
     if (frame_id is None and image is None) or (image is not None and not (image.uri and image.sha256)):
@@ -88,4 +94,6 @@ def decode_label(record: Record) -> Label:
         ),
         masks=tuple(Mask(mask.name, from_reference(mask.image)) for mask in message.masks),
         author=message.author,
+        split=Split(message.split) if message.split else None,
+        origin=Origin(message.origin) if message.origin else Origin.LABEL,
     )

@@ -12,7 +12,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.domain.errors import CorruptModel
-from services.domain.model_version import Backbone, Calibration, Manifest, Task, TensorSpec
+from services.domain.model_version import (
+    AnomalyType,
+    Backbone,
+    Calibration,
+    CandidateReport,
+    Manifest,
+    Quantiles,
+    Task,
+    TensorSpec,
+    Variant,
+)
 
 FORMAT_VERSION = 1
 
@@ -60,6 +70,56 @@ def _manifest(document: dict[str, Any]) -> Manifest:
         metrics={str(name): float(value) for name, value in document["metrics"].items()},
         warnings=tuple(str(one) for one in document["warnings"]),
         seed=int(document["seed"]),
+        **_later_fields(document),
+    )
+
+
+def _later_fields(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what manifests of the first release do not have, with its defaults."""
+    intervals = {str(name): (float(low), float(high)) for name, (low, high) in _of(document, "intervals")}
+    reference = {str(name): Quantiles(**_floats(one)) for name, one in _of(document, "reference")}
+    return {
+        "intervals": intervals,
+        "types": tuple(
+            AnomalyType(str(one["name"]), str(one["colour"]), float(one["threshold"]))
+            for one in document.get("types", ())
+        ),
+        "variants": tuple(_variant(one) for one in document.get("variants", ())),
+        "serving": str(document.get("serving", "fp32")),
+        "candidates": tuple(
+            CandidateReport(
+                name=str(one["name"]),
+                quality=float(one["quality"]),
+                ms=float(one["ms"]),
+                is_chosen=bool(one["is_chosen"]),
+                reason=str(one["reason"]),
+            )
+            for one in document.get("candidates", ())
+        ),
+        "tiles": int(document.get("tiles", 1)),
+        "reference": reference,
+        "parent": str(document.get("parent", "")),
+    }
+
+
+def _of(document: dict[str, Any], key: str) -> list[tuple[str, Any]]:
+    return list(document.get(key, {}).items())
+
+
+def _floats(document: dict[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in document.items()}
+
+
+def _variant(document: dict[str, Any]) -> Variant:
+    return Variant(
+        name=str(document["name"]),
+        engine=str(document["engine"]),
+        file=str(document["file"]),
+        precision=str(document["precision"]),
+        ms=float(document["ms"]),
+        agreement_ratio=float(document["agreement_ratio"]),
+        auroc_loss=float(document["auroc_loss"]),
+        golden=str(document["golden"]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.domain.errors import MalformedRecord
-from services.domain.model_version import TrainingRequest
+from services.domain.model_version import FitOptions, TrainingRequest
 from services.domain.topics import TRAINING
 from services.wire.gen.loupe.v1 import training_pb2
 from services.wire.headers import write_headers
@@ -14,17 +14,25 @@ from services.wire.times import from_timestamp, to_timestamp
 
 TRAINING_TYPE = "io.loupe.training.v1"
 _DEFAULT_FALSE_REJECT_RATIO = 0.02
+_DEFAULT_TRIGGER = "request"
 
 
 def encode_training_request(request: TrainingRequest) -> OutRecord:
     """Return the record for `loupe.training`."""
+    options = request.options
     message = training_pb2.TrainingRequest(
         training_id=request.training_id,
         project=request.project,
         requested_at=to_timestamp(request.requested_at),
         author=request.author,
-        seed=request.seed,
-        max_false_reject_ratio=request.max_false_reject_ratio,
+        seed=options.seed,
+        max_false_reject_ratio=options.max_false_reject_ratio,
+        budget_ms=options.budget_ms or 0,
+        families=options.families,
+        thorough=options.is_thorough,
+        tiles=0 if options.tiles == 1 else options.tiles,
+        trigger="" if request.trigger == _DEFAULT_TRIGGER else request.trigger,
+        update=request.is_update,
     )
     headers = write_headers(
         event_type=TRAINING_TYPE,
@@ -55,6 +63,14 @@ def decode_training_request(record: Record) -> TrainingRequest:
         project=message.project,
         requested_at=from_timestamp(message.requested_at) if has_time else record.recorded_at,
         author=message.author,
-        seed=message.seed,
-        max_false_reject_ratio=promise,
+        options=FitOptions(
+            max_false_reject_ratio=promise,
+            budget_ms=message.budget_ms or None,
+            families=tuple(message.families),
+            is_thorough=message.thorough,
+            tiles=message.tiles or 1,
+            seed=message.seed,
+        ),
+        trigger=message.trigger or _DEFAULT_TRIGGER,
+        is_update=message.update,
     )

@@ -19,7 +19,7 @@ from services.domain.frame import Frame, ImageReference, RecordPosition, frame_i
 from services.domain.inspection import Inspection, Region, Role
 from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
 from services.domain.ledger import EntryKind, LedgerEntry, SequenceRange, ShedReason
-from services.domain.model_version import ModelAnnouncement, TrainingRequest
+from services.domain.model_version import FitOptions, ModelAnnouncement, TrainingRequest
 from services.domain.trigger import Trigger
 from services.wire.camera_event import CameraChange, encode_camera_event
 from services.wire.dead_letter import DeadLetter, decode_dead_letter, encode_dead_letter
@@ -120,7 +120,7 @@ _JSON_LABEL = Label(
     entry_id=entry_id_of("caps", frame_id=None, sha256=_SHA), project="caps", labelled_at=_RECORDED_AT,
     image=_KEPT, verdict=Verdict.NORMAL, author="bo",
 )  # fmt: skip
-_TRAINING = TrainingRequest("monday", "caps", AT, "ann", 7, 0.05)
+_TRAINING = TrainingRequest("monday", "caps", AT, "ann", FitOptions(max_false_reject_ratio=0.05, seed=7))
 _JSON_TRAINING = TrainingRequest(f"loupe.training-{PARTITION}-{OFFSET}", "caps", _RECORDED_AT)
 # Its time is the record's own.
 _TRIGGER = Trigger("cam-1", "T-991", _RECORDED_AT, "P-000123", "L-42")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from services.domain.label import Verdict
-from services.trainer.backbone import load_backbone
+from services.domain.model_version import FitOptions
+from services.trainer.backbones.efficientnet import load_backbone
 from services.trainer.dataset import LabelledImage
-from services.trainer.evaluate import image_auroc, share_from
+from services.trainer.evaluation.image import image_auroc, share_from
 from services.trainer.fit import FittedModel, fit_model
 from services.trainer.splits import split_normals
 from services.vision.decode import decode
@@ -62,7 +63,9 @@ def scores_of(
 def tried(images: list[LabelledImage], out_dir: Path, seed: int) -> tuple[float, float, float]:
     """Return image AUROC, false reject ratio and recall with 70 % of the normals trained on."""
     training, rest = split_normals(images, share=0.7, seed=seed)
-    fitted = fit_model(training, project="photos", version=f"s{seed}", out_dir=out_dir, seed=seed)
+    fitted = fit_model(
+        training, project="photos", version=f"s{seed}", out_dir=out_dir, options=FitOptions(seed=seed)
+    )
     normal = scores_of(fitted, [one for one in rest if one.label is Verdict.NORMAL])
     anomalous = scores_of(fitted, [one for one in rest if one.label is Verdict.ANOMALY])
     threshold = fitted.manifest.calibration.threshold

@@ -89,6 +89,7 @@ inspections = Table(
     Column("height_px", Integer, nullable=False),
     Column("stage_ms", JSON, nullable=False),
     Column("unit", String(128), nullable=False),
+    Column("picture", JSON, nullable=False, server_default="{}"),
     Column("captured_at", UtcDateTime, nullable=False),
     Column("judged_at", UtcDateTime, nullable=False),
     Column("stored_at", UtcDateTime, nullable=False),
@@ -186,7 +187,7 @@ ledger_shed = Table(
     Column("declared_at", UtcDateTime, nullable=False),
 )
 
-# --- written by services.trainer.registry and services.trainer.datasets ----------------------
+# --- written by services.trainer: registry, datasets, dataset_versions, jobs, policies ----------------------
 
 projects = Table(
     "projects",
@@ -206,6 +207,13 @@ model_versions = Table(
     Column("training_id", String(256), nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False, server_default="promoted"),  # domain VersionState
+    # Why it was promoted or kept: numbers of the replay and sentences.
+    Column("evidence", JSON, nullable=False, server_default="{}"),
+    Column("decided_at", UtcDateTime),
+    Column("data_digest", String(64), nullable=False, server_default=""),
+    Column("family", String(128), nullable=False, server_default=""),
+    Column("parent", String(128), nullable=False, server_default=""),
 )
 
 training_jobs = Table(
@@ -218,6 +226,40 @@ training_jobs = Table(
     Column("version", String(128)),
     Column("requested_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
+    Column("author", String(256), nullable=False, server_default=""),
+    Column("trigger", String(16), nullable=False, server_default="request"),
+    Column("options", JSON, nullable=False, server_default="{}"),  # domain FitOptions
+    Column("stage", String(32), nullable=False, server_default=""),
+    Column("done_ratio", Float, nullable=False, server_default="0"),
+    Column("eta_s", Float),
+    Column("told_at", UtcDateTime),
+    Column("memory_bytes", BigInteger),  # estimated before the start
+    Column("cancelled_by", String(256)),
+)
+
+# When a project trains by itself. No row: on request only.
+training_policies = Table(
+    "training_policies",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("after_labels", Integer),  # so many new or changed labels since the last fit
+    Column("nightly_at", String(5)),  # HH:MM, UTC
+    Column("options", JSON, nullable=False),  # domain FitOptions
+    Column("changed_by", String(256), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# What a fit saw: the entries lie as JSON lines under their digest in the object store.
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("project", String(128), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("uri", String(1024), nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("counts", JSON, nullable=False),  # per verdict, split and anomaly type
+    Column("findings", JSON, nullable=False),  # duplicates, near-duplicates, contradictions: sentences
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 dataset_entries = Table(
@@ -235,6 +277,8 @@ dataset_entries = Table(
     Column("masks", JSON, nullable=False),
     Column("author", String(256), nullable=False),
     Column("labelled_at", UtcDateTime, nullable=False),
+    Column("split", String(8)),  # domain Split; none: as a fit splits
+    Column("origin", String(8), nullable=False, server_default="label"),  # domain Origin
 )
 
 # --- written by services.hosting.store and services.hosting.route_store ------------------------

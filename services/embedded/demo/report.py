@@ -11,7 +11,7 @@ from services.domain.label import Verdict
 from services.domain.ledger import CameraBalance
 from services.domain.model_version import Manifest
 from services.embedded.demo.watch import Latency
-from services.trainer.evaluate import image_auroc
+from services.trainer.evaluation.image import image_auroc
 
 
 def report_of(

@@ -28,6 +28,7 @@ from services.adapters.object_store import s3_store
 from services.domain.errors import RetryLater, StopProcess, UnknownProject
 from services.domain.inspection import Inspection
 from services.domain.ledger import CameraBalance, all_balanced
+from services.domain.model_version import FitOptions
 from services.domain.topics import FRAMES
 from services.embedded import stack
 from services.embedded.demo.filming import Filming
@@ -163,7 +164,7 @@ class Demo:
                 project=PROJECT,
                 version=version,
                 out_dir=self._settings.home_folder.path / "demo" / "models",
-                seed=self._options.seed,
+                options=FitOptions(seed=self._options.seed),
             )
 
     def _host(self, plan: DemoPlan, addresses: StackAddresses, engine: Engine, fitted: FittedModel) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from services.adapters.database import open_engine
 from services.adapters.object_store.store import folder_store
 from services.cli.main import app
-from services.trainer.backbone import default_backbone_path
+from services.trainer.backbones.efficientnet import default_backbone_path
 from services.trainer.registry import Registry
 from tests.unit.trainer.pictures import pictures
 

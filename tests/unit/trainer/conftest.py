@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.domain.errors import MissingPart
-from services.trainer.backbone import BackboneFile, load_backbone, prepare_backbone
+from services.trainer.backbones.efficientnet import BackboneFile, load_backbone, prepare_backbone
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import FittedModel, Recipe, fit_model
 from tests.unit.trainer.pictures import pictures

@@ -63,10 +63,10 @@ def test_warnings_say_what_the_photos_cannot_support(count: int, promise: float,
 
 
 def test_statistics_are_the_highest_cells() -> None:
-    distances = np.zeros((1, 2, 28, 28), np.float32)
+    distances = np.zeros((2, 1, 28, 28), np.float32)
     distances[0, 0, 3, 4], distances[0, 0, 9, 9] = 6, 3
     # head 0: highest 6, (6 + 3 + 0) / 3 = 3, (6 + 3) / 10 = 0.9; head 1: all 0
-    np.testing.assert_allclose(statistics_of(distances), [[6, 3, 0.9, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(statistics_of(list(distances), 224), [[6, 3, 0.9, 0, 0, 0]], rtol=1e-6)
 
 
 def test_scores_rise_with_any_statistic_and_never_tie_below() -> None:

@@ -10,13 +10,14 @@ import onnx
 import pytest
 
 from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
+from services.domain.model_version import FitOptions
 from services.trainer.calibration import calibrate
 from services.trainer.dataset import Dataset, LabelledImage
-from services.trainer.family import Budget
+from services.trainer.families.memory import MemoryFamily
+from services.trainer.families.protocol import Budget, FitData
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import FittedModel, Recipe, fit_model
 from services.trainer.graph import fuse
-from services.trainer.memory import MemoryFamily
 from services.trainer.model_folder import read_golden
 from services.vision.decode import decode
 from services.vision.runtime import GraphSession, OnnxModel, verify_folder
@@ -60,13 +61,14 @@ def test_scratches_stand_out(fitted: FittedModel) -> None:
 def test_graph_agrees_with_the_trainer(extractor: FeatureExtractor, recipe: Recipe, batch: int) -> None:
     dataset = Dataset(pictures(21))
     groups = dataset.groups()
-    heads = MemoryFamily().fit(dataset, extractor, groups, Budget(200, 3000), 0, lambda _done: None)
+    data = FitData(dataset, groups, Dataset([]), extractor)
+    heads = MemoryFamily().fit(data, Budget(200, 3000), 0, lambda _done: None).heads
     calibrated = calibrate(heads, dataset, extractor, groups, 0.02, lambda _done: None)
     assert recipe.backbone is not None
     session = GraphSession(fuse(recipe.backbone, heads, calibrated.scorer))
     pixels = np.stack([decode(picture(FRESH_SEED + one, is_bad=one % 2 == 0)).pixels for one in range(batch)])
     features = extractor.extract(pixels)
-    distances = np.stack([head.distances(features) for head in heads], axis=1)
+    distances = [head.distances(features) for head in heads]
     scores, maps = session.infer(pixels)
     np.testing.assert_allclose(scores, calibrated.scorer.scores(distances), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(maps, calibrated.scorer.maps(distances), rtol=1e-4, atol=1e-3)
@@ -77,7 +79,7 @@ def test_a_frames_score_does_not_depend_on_its_batch(fitted: FittedModel, batch:
     golden = read_golden(fitted.folder)
     repeated = np.concatenate([golden.inputs] * 4)[:batch]
     scores, maps = OnnxModel(fitted.folder, threads=2).infer(repeated)
-    assert (scores.shape, maps.shape) == ((batch,), (batch, 28, 28))
+    assert (scores.shape, maps.shape) == ((batch,), (batch, 56, 56))
     np.testing.assert_allclose(scores, np.concatenate([golden.scores] * 4)[:batch], rtol=1e-4, atol=1e-4)
 
 
@@ -148,7 +150,7 @@ def test_a_senseless_promise_is_refused(recipe: Recipe, tmp_path: Path, ratio: f
             project="p",
             version="v",
             out_dir=tmp_path,
-            max_false_reject_ratio=ratio,
+            options=FitOptions(max_false_reject_ratio=ratio),
             recipe=recipe,
         )
 

@@ -16,7 +16,8 @@ import pytest
 
 from services.domain.errors import NotEnoughImages, Rejected, RetryLater
 from services.domain.label import Verdict
-from services.trainer.backbone import BackboneFile, default_backbone_path
+from services.domain.model_version import DEFAULT_OPTIONS
+from services.trainer.backbones.efficientnet import BackboneFile, default_backbone_path
 from services.trainer.fit_process import FitJob, FitProcess, TrainingImage
 from services.vision.runtime import verify_folder
 from tests.poll import poll_until
@@ -35,7 +36,7 @@ def job_of(folder: Path, count: int) -> FitJob:
     for seed in range(count):
         (folder / f"{seed}").write_bytes(picture(seed))
         images.append(TrainingImage(f"{seed}", Verdict.NORMAL))
-    return FitJob("plates", "v1", 0.02, 0, images)
+    return FitJob("plates", "v1", DEFAULT_OPTIONS, images)
 
 
 def children() -> list[psutil.Process]:
@@ -51,7 +52,7 @@ def children() -> list[psutil.Process]:
 def stubborn(folder: Path) -> Iterator[FitJob]:
     """A job whose child waits for ever: one of its photos is a pipe that nobody writes."""
     os.mkfifo(folder / "pipe")
-    yield FitJob("plates", "v1", 0.02, 0, [TrainingImage("pipe", Verdict.NORMAL)])
+    yield FitJob("plates", "v1", DEFAULT_OPTIONS, [TrainingImage("pipe", Verdict.NORMAL)])
     assert children() == []
 
 
@@ -107,8 +108,9 @@ def test_stop_ends_the_fit_at_once(folder: Path, stubborn: FitJob) -> None:
 def test_a_killed_trainer_takes_its_fit_along(folder: Path, stubborn: FitJob) -> None:
     code = (
         "from pathlib import Path; from services.domain.label import Verdict\n"
+        "from services.domain.model_version import FitOptions\n"
         "from services.trainer.fit_process import FitJob, FitProcess, TrainingImage\n"
-        f"job = FitJob('plates', 'v1', 0.02, 0, [TrainingImage('pipe', Verdict.NORMAL)])\n"
+        f"job = FitJob('plates', 'v1', FitOptions(), [TrainingImage('pipe', Verdict.NORMAL)])\n"
         f"FitProcess(timeout_s=60).run(job, Path({str(folder)!r}))"
     )
     parent = psutil.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from services.trainer.dataset import Dataset
-from services.trainer.family import Budget
+from services.trainer.families.memory import MemoryFamily, MemoryHead, greedy_k_centre
+from services.trainer.families.protocol import Budget, FitData
 from services.trainer.features import FeatureExtractor
-from services.trainer.memory import MemoryFamily, MemoryHead, greedy_k_centre
 from tests.unit.trainer.pictures import pictures
 
 
 def fit(count: int, extractor: FeatureExtractor, budget: Budget, seed: int = 0) -> list[MemoryHead]:
     dataset = Dataset(pictures(count))
-    groups = np.arange(count, dtype=np.int32)
-    heads = MemoryFamily().fit(dataset, extractor, groups, budget, seed, lambda _done: None)
-    return [head for head in heads if isinstance(head, MemoryHead)]
+    data = FitData(dataset, np.arange(count, dtype=np.int32), Dataset([]), extractor)
+    candidate = MemoryFamily().fit(data, budget, seed, lambda _done: None)
+    return [head for head in candidate.heads if isinstance(head, MemoryHead)]
 
 
 def test_k_centre_takes_the_farthest_each_time() -> None:
@@ -52,7 +52,7 @@ def test_leaving_a_photo_out_raises_its_distances(extractor: FeatureExtractor) -
     for head in fit(4, extractor, Budget(bank_patches=400, sample_patches=2000)):
         known = head.distances(features)
         without = head.distances(features, [0, 1, 2, 3])
-        assert known.shape == (4, 28, 28)
+        assert known.shape == (4, head.grid, head.grid)
         assert np.all(without >= known - 1e-3)
         assert without.mean() > known.mean() * 1.05
 

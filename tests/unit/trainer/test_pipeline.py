@@ -26,7 +26,7 @@ from services.domain.errors import (
     UnknownProject,
 )
 from services.domain.label import Label, Verdict, entry_id_of
-from services.domain.model_version import JobState, ModelAnnouncement, TrainingRequest
+from services.domain.model_version import FitOptions, JobState, ModelAnnouncement, TrainingRequest
 from services.domain.topics import MODELS
 from services.trainer.datasets import Datasets
 from services.trainer.fit_process import FitJob
@@ -104,9 +104,8 @@ def read(out: OutRecord) -> Record:
     return Record(out.topic, 0, 0, out.key, out.value, out.headers, int(AT.timestamp() * 1000))
 
 
-REQUEST = read(
-    encode_training_request(TrainingRequest("t1", "plates", AT, max_false_reject_ratio=0.05, seed=3))
-)
+OPTIONS = FitOptions(max_false_reject_ratio=0.05, seed=3)
+REQUEST = read(encode_training_request(TrainingRequest("t1", "plates", AT, options=OPTIONS)))
 
 
 def test_a_label_becomes_an_entry_once(rig: Rig) -> None:
@@ -131,7 +130,7 @@ def test_a_request_becomes_a_registered_announced_version(rig: Rig) -> None:
         rig.datasets.store(rig.label(pixels, verdict))
     rig.training_step().handle(REQUEST)
     ((job, files),) = rig.fit.jobs
-    assert (job.project, job.max_false_reject_ratio, job.seed) == ("plates", 0.05, 3)
+    assert (job.project, job.options) == ("plates", OPTIONS)
     # A label without verdict cannot teach what is normal.
     assert {(one.verdict, files[one.file]) for one in job.images} == {
         (Verdict.NORMAL, b"good"), (Verdict.ANOMALY, b"bad"),

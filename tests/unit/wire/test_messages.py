@@ -13,7 +13,7 @@ from services.domain.frame import ImageReference, RecordPosition
 from services.domain.inspection import Inspection, Region
 from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
 from services.domain.ledger import EntryKind, LedgerEntry, SequenceRange, ShedReason
-from services.domain.model_version import ModelAnnouncement, TrainingRequest
+from services.domain.model_version import FitOptions, ModelAnnouncement, TrainingRequest
 from services.wire.batch import Rejection, decode_outcomes, encode_outcomes
 from services.wire.dead_letter import decode_dead_letter, encode_dead_letter
 from services.wire.event import ANOMALY_TYPE, VERDICT_TYPE, encode_event
@@ -151,7 +151,15 @@ def test_a_label_that_makes_no_sense_is_refused_with_a_sentence(text: str, sente
 
 
 def test_a_training_request_survives_protobuf_and_may_be_json() -> None:
-    request = TrainingRequest("t1", "p", NOW, author="ann", seed=3, max_false_reject_ratio=0.05)
+    request = TrainingRequest(
+        "t1",
+        "p",
+        NOW,
+        author="ann",
+        options=FitOptions(0.05, 10.0, ("memory", "aligned"), is_thorough=True, tiles=2, seed=3),
+        trigger="nightly",
+        is_update=True,
+    )
     assert decode_training_request(arrived(encode_training_request(request))) == request
     assert decode_training_request(bare('{"project": "p"}')).training_id == "loupe.labels-0-5"
 

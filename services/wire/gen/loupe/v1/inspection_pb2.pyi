@@ -87,6 +87,26 @@ class Inspection(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PictureEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FRAME_ID_FIELD_NUMBER: _builtins.int
     CAMERA_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
@@ -116,6 +136,7 @@ class Inspection(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     ORIGINAL_FIELD_NUMBER: _builtins.int
     AREA_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
     """UUID."""
     camera: _builtins.str
@@ -175,6 +196,12 @@ class Inspection(_message.Message):
     def original(self) -> _frame_pb2.ImageReference:
         """As in Frame; kept as long as image."""
 
+    @_builtins.property
+    def picture(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """How the picture differs from the training photos, apart from defects: exposure, focus, embedding,
+        score; 0 at their median, -1 and 1 at their 5 and 95 %.
+        """
+
     def __init__(
         self,
         *,
@@ -207,10 +234,11 @@ class Inspection(_message.Message):
         retention: _builtins.str = ...,
         original: _frame_pb2.ImageReference | None = ...,
         area: _builtins.str = ...,
+        picture: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "captured_at", b"captured_at", "image", b"image", "judged_at", b"judged_at", "original", b"original", "position", b"position", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "area", b"area", "camera", b"camera", "captured_at", b"captured_at", "confidence", b"confidence", "epoch", b"epoch", "frame_id", b"frame_id", "height_px", b"height_px", "image", b"image", "is_anomalous", b"is_anomalous", "is_uncertain", b"is_uncertain", "judged_at", b"judged_at", "lot_id", b"lot_id", "model_version", b"model_version", "original", b"original", "part_id", b"part_id", "position", b"position", "project", b"project", "regions", b"regions", "retention", b"retention", "role", b"role", "run", b"run", "score", b"score", "sequence", b"sequence", "stage_ms", b"stage_ms", "subject", b"subject", "threshold", b"threshold", "traceparent", b"traceparent", "unit", b"unit", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence", b"_sequence", "area", b"area", "camera", b"camera", "captured_at", b"captured_at", "confidence", b"confidence", "epoch", b"epoch", "frame_id", b"frame_id", "height_px", b"height_px", "image", b"image", "is_anomalous", b"is_anomalous", "is_uncertain", b"is_uncertain", "judged_at", b"judged_at", "lot_id", b"lot_id", "model_version", b"model_version", "original", b"original", "part_id", b"part_id", "picture", b"picture", "position", b"position", "project", b"project", "regions", b"regions", "retention", b"retention", "role", b"role", "run", b"run", "score", b"score", "sequence", b"sequence", "stage_ms", b"stage_ms", "subject", b"subject", "threshold", b"threshold", "traceparent", b"traceparent", "unit", b"unit", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence: _TypeAlias = _typing.Literal["sequence"]  # noqa: Y015
     _WhichOneofArgType__sequence: _TypeAlias = _typing.Literal["_sequence", b"_sequence"]  # noqa: Y015

@@ -25,6 +25,9 @@ class InspectRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAME_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    mask: _builtins.bool
+    """Also return the mask; costs a few milliseconds."""
     @_builtins.property
     def frame(self) -> _frame_pb2.Frame:
         """image is required; project unless exactly one is hosted."""
@@ -33,10 +36,11 @@ class InspectRequest(_message.Message):
         self,
         *,
         frame: _frame_pb2.Frame | None = ...,
+        mask: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -47,16 +51,20 @@ class InspectResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSPECTION_FIELD_NUMBER: _builtins.int
+    MASK_PNG_FIELD_NUMBER: _builtins.int
+    mask_png: _builtins.bytes
+    """PNG of the image's size, one colour per anomaly type on white; empty unless asked for."""
     @_builtins.property
     def inspection(self) -> _inspection_pb2.Inspection: ...
     def __init__(
         self,
         *,
         inspection: _inspection_pb2.Inspection | None = ...,
+        mask_png: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "mask_png", b"mask_png"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

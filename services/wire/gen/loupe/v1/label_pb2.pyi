@@ -96,6 +96,8 @@ class Label(_message.Message):
     BOXES_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     """UUID of the dataset entry; empty: derived from frame_id, else from the image's SHA-256."""
     project: _builtins.str
@@ -104,6 +106,10 @@ class Label(_message.Message):
     verdict: _builtins.str
     """normal | anomaly | empty"""
     author: _builtins.str
+    split: _builtins.str
+    """train | test | empty: as it comes"""
+    origin: _builtins.str
+    """label | review: a reviewer's verdict on what a model said; empty means label"""
     @_builtins.property
     def labelled_at(self) -> _timestamp_pb2.Timestamp:
         """UTC; unset: the record's time."""
@@ -129,10 +135,12 @@ class Label(_message.Message):
         boxes: _abc.Iterable[Global___Box] | None = ...,
         masks: _abc.Iterable[Global___Mask] | None = ...,
         author: _builtins.str = ...,
+        split: _builtins.str = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "labelled_at", b"labelled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "boxes", b"boxes", "classes", b"classes", "entry_id", b"entry_id", "frame_id", b"frame_id", "image", b"image", "labelled_at", b"labelled_at", "masks", b"masks", "project", b"project", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "boxes", b"boxes", "classes", b"classes", "entry_id", b"entry_id", "frame_id", b"frame_id", "image", b"image", "labelled_at", b"labelled_at", "masks", b"masks", "origin", b"origin", "project", b"project", "split", b"split", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

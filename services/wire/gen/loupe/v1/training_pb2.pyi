@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,6 +33,12 @@ class TrainingRequest(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     MAX_FALSE_REJECT_RATIO_FIELD_NUMBER: _builtins.int
+    BUDGET_MS_FIELD_NUMBER: _builtins.int
+    FAMILIES_FIELD_NUMBER: _builtins.int
+    THOROUGH_FIELD_NUMBER: _builtins.int
+    TILES_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
     """Chosen by who asks; asking twice with one id trains once. Empty: the record's place."""
     project: _builtins.str
@@ -38,9 +46,23 @@ class TrainingRequest(_message.Message):
     seed: _builtins.int
     max_false_reject_ratio: _builtins.float
     """0-1; 0 means the default of 0.02."""
+    budget_ms: _builtins.float
+    """Most milliseconds an image on two threads, fp32; 0: no limit."""
+    thorough: _builtins.bool
+    """Also families that train a network, for minutes."""
+    tiles: _builtins.int
+    """Tiles along each side of the input, 1 to 4; 0 means 1."""
+    trigger: _builtins.str
+    """Who or what asked: request | labels | nightly | review; empty means request."""
+    update: _builtins.bool
+    """Only append what reviewers said to the newest version's memory."""
     @_builtins.property
     def requested_at(self) -> _timestamp_pb2.Timestamp:
         """UTC; unset: the record's time."""
+
+    @_builtins.property
+    def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Families to try: memory, aligned, restoration, supervised; empty: all that need no long training."""
 
     def __init__(
         self,
@@ -51,10 +73,16 @@ class TrainingRequest(_message.Message):
         author: _builtins.str = ...,
         seed: _builtins.int = ...,
         max_false_reject_ratio: _builtins.float = ...,
+        budget_ms: _builtins.float = ...,
+        families: _abc.Iterable[_builtins.str] | None = ...,
+        thorough: _builtins.bool = ...,
+        tiles: _builtins.int = ...,
+        trigger: _builtins.str = ...,
+        update: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "max_false_reject_ratio", b"max_false_reject_ratio", "project", b"project", "requested_at", b"requested_at", "seed", b"seed", "training_id", b"training_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "budget_ms", b"budget_ms", "families", b"families", "max_false_reject_ratio", b"max_false_reject_ratio", "project", b"project", "requested_at", b"requested_at", "seed", b"seed", "thorough", b"thorough", "tiles", b"tiles", "training_id", b"training_id", "trigger", b"trigger", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

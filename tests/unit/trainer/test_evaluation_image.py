@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.evaluate import image_auroc, share_from
+from services.trainer.evaluation.image import image_auroc, share_from
 
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=20)
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.dataset import Dataset
-from services.trainer.family import GRID, Budget, Head, StageProgress
+from services.trainer.families.protocol import Budget, Candidate, FitData, StageProgress
 from services.trainer.features import FeatureExtractor, Features, Tap
 from services.trainer.graph_builder import GraphBuilder
-from services.vision.regions import interpolation_matrix
+from services.trainer.resizing import draw_resized, resized
 
 _NOBODY = -1  # no group's number
 
@@ -28,19 +27,19 @@ class MemorySpec:
 
     Attributes:
         taps: backbone taps, brought to one grid and concatenated.
-        grid: cells along each side.
-        dims: dimensions kept by the projection.
+        stride_px: side of a cell, in model pixels.
+        dims: most dimensions kept by the projection.
     """
 
     name: str
     taps: tuple[str, ...]
-    grid: int
+    stride_px: int
     dims: int
 
 
-M8 = MemorySpec("m8", ("f4", "f8", "f16"), grid=GRID, dims=96)
+M8 = MemorySpec("m8", ("f4", "f8", "f16"), stride_px=8, dims=96)
 # Stride 16 alone, with all of its 112 dimensions: the projection only rotates.
-M16 = MemorySpec("m16", ("f16",), grid=GRID // 2, dims=112)
+M16 = MemorySpec("m16", ("f16",), stride_px=16, dims=112)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ class MemoryHead:
     """A fitted memory.
 
     Attributes:
+        grid: see `Head.grid`.
         projections: one per tap, in the spec's order; their results are added.
         offset: (D,) float32, added once.
         bank: (K, D) float32, the patches kept.
@@ -64,6 +64,7 @@ class MemoryHead:
     """
 
     spec: MemorySpec
+    grid: int
     projections: tuple[TapProjection, ...]
     offset: NDArray[np.float32]
     bank: NDArray[np.float32]
@@ -76,12 +77,12 @@ class MemoryHead:
         return self.spec.name
 
     def distances(self, features: Features, left_out: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Return (N, 28, 28) float32; see `Head.distances`."""
+        """Return (N, g, g) float32; see `Head.distances`."""
         stacked = np.concatenate([one.matrix for one in self.projections], axis=1)
-        projected = _descriptors(features, self.spec) @ stacked.T + self.offset  # (N, cells, D)
+        projected = _descriptors(features, self.spec, self.grid) @ stacked.T + self.offset  # (N, cells, D)
         groups = [_NOBODY] * len(projected) if left_out is None else list(left_out)
         nearest = [self._nearest(one, group) for one, group in zip(projected, groups, strict=True)]
-        return _resized(np.stack(nearest).reshape(-1, self.spec.grid, self.spec.grid), GRID)
+        return np.stack(nearest).reshape(-1, self.grid, self.grid)
 
     def _nearest(self, patches: NDArray[np.float32], left_out: int) -> NDArray[np.float32]:
         """Return (cells,) distances of (cells, D) patches to the bank, without one group's."""
@@ -94,7 +95,7 @@ class MemoryHead:
 
     def draw(self, draw: GraphBuilder, taps: Mapping[str, str]) -> str:
         """Draw the memory; see `Head.draw`."""
-        grid, dims = self.spec.grid, len(self.offset)
+        grid, dims = self.grid, len(self.offset)
         total = self._draw_projections(draw, taps)  # (N, D + 1, g, g), the last channel is 1
         flat = draw.add("Reshape", total, draw.constant(np.array([0, dims + 1, grid * grid]), "shape"))
         patches = draw.add("Transpose", flat, perm=[0, 2, 1])
@@ -105,9 +106,8 @@ class MemoryHead:
         squares = draw.add("ReduceSumSquare", flat, axes=[1], keepdims=0)
         distance = draw.add("Sub", draw.add("Add", squares, nearest), draw.scalar(1))
         soft = draw.add("Add", draw.add("Max", distance, draw.scalar(0)), draw.scalar(self.soft_zero))
-        square = draw.constant(np.array([0, 1, grid, grid]), "shape")
-        resized = _draw_resized(draw, draw.add("Reshape", draw.add("Sqrt", soft), square), GRID / grid)
-        return draw.add("Squeeze", resized, draw.constant(np.array([1]), "axis"))
+        square = draw.constant(np.array([0, grid, grid]), "shape")
+        return draw.add("Reshape", draw.add("Sqrt", soft), square)
 
     def _draw_projections(self, draw: GraphBuilder, taps: Mapping[str, str]) -> str:
         """Draw the projected sum of all taps on the spec's grid, with a last channel of ones."""
@@ -115,18 +115,17 @@ class MemoryHead:
         for one in self.projections:
             kernel = np.vstack([one.matrix, np.zeros((1, one.tap.channels), np.float32)])
             bias = np.zeros(len(kernel), np.float32) if total else np.append(self.offset, np.float32(1))
-            side = one.tap.grid // self.spec.grid
-            tensor = taps[one.tap.name]
-            if side > 1:
-                tensor = draw.add("AveragePool", tensor, kernel_shape=[side, side], strides=[side, side])
+            tensor, tap_grid = taps[one.tap.name], one.tap.grid
+            if tap_grid > self.grid:  # fewer cells to project; small ones are projected, then resized
+                tensor, tap_grid = draw_resized(draw, tensor, tap_grid, self.grid), self.grid
             part = draw.add(
                 "Conv",
                 tensor,
                 draw.constant(kernel[:, :, None, None], "projection"),
                 draw.constant(bias, "offset"),
             )
-            # 1 x 1 convolutions and interpolation commute: project the few cells, then resize.
-            part = _draw_resized(draw, part, self.spec.grid * max(side, 1) / one.tap.grid)
+            # 1 x 1 convolutions and interpolation commute.
+            part = draw_resized(draw, part, tap_grid, self.grid)
             total = draw.add("Add", total, part) if total else part
         return total
 
@@ -140,34 +139,41 @@ class MemoryFamily:
         """Fit these memories."""
         self._specs = tuple(specs)
 
-    def fit(
-        self,
-        dataset: Dataset,
-        extractor: FeatureExtractor,
-        groups: NDArray[np.int32],
-        budget: Budget,
-        seed: int,
-        progress: StageProgress,
-    ) -> Sequence[Head]:
+    @property
+    def is_slow(self) -> bool:
+        """It takes seconds."""
+        return False
+
+    def why_not(self, data: FitData) -> str | None:  # noqa: ARG002 - any two photos will do
+        """See `Family.why_not`."""
+        return None
+
+    def fit(self, data: FitData, budget: Budget, seed: int, progress: StageProgress) -> Candidate:
         """Draw a seeded sample of patches in one pass, then fit each memory; see `Family.fit`."""
         rng = np.random.default_rng(seed)
-        quotas = _quotas(len(dataset), budget.sample_patches, rng)
+        extractor, count = data.extractor, len(data.normals)
+        quotas = _quotas(count, budget.sample_patches, rng)
         samples: dict[str, list[NDArray[np.float32]]] = {spec.name: [] for spec in self._specs}
         owners: dict[str, list[NDArray[np.int32]]] = {spec.name: [] for spec in self._specs}
-        for start, features in extractor.stream(dataset):
+        for start, features in extractor.stream(data.normals):
             for spec in self._specs:
-                for offset, patches in enumerate(_descriptors(features, spec)):
+                for offset, patches in enumerate(_descriptors(features, spec, self._grid(spec, extractor))):
                     quota = min(int(quotas[start + offset]), len(patches))
                     samples[spec.name].append(patches[rng.choice(len(patches), quota, replace=False)])
-                    owners[spec.name].append(np.full(quota, groups[start + offset], np.int32))
-            progress(0.5 * start / len(dataset))
+                    owners[spec.name].append(np.full(quota, data.groups[start + offset], np.int32))
+            progress(0.5 * start / count)
         heads = []
         for done, spec in enumerate(self._specs, start=1):
             taps = [extractor.taps[name] for name in spec.taps]
             sample, owned = np.concatenate(samples[spec.name]), np.concatenate(owners[spec.name])
-            heads.append(_fit_head(spec, taps, sample, owned, budget.bank_patches, rng))
+            grid = self._grid(spec, extractor)
+            heads.append(_fit_head(spec, grid, taps, sample, owned, budget.bank_patches, rng))
             progress(0.5 + 0.5 * done / len(self._specs))
-        return heads
+        return Candidate(self.name, tuple(heads))
+
+    @staticmethod
+    def _grid(spec: MemorySpec, extractor: FeatureExtractor) -> int:
+        return extractor.input_px // spec.stride_px
 
 
 def greedy_k_centre(patches: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -194,6 +200,7 @@ def greedy_k_centre(patches: NDArray[np.float32], count: int, rng: np.random.Gen
 
 def _fit_head(
     spec: MemorySpec,
+    grid: int,
     taps: Sequence[Tap],
     sample: NDArray[np.float32],
     owners: NDArray[np.int32],
@@ -211,6 +218,7 @@ def _fit_head(
     parts = np.split(projection, ends[:-1], axis=1)
     return MemoryHead(
         spec=spec,
+        grid=grid,
         projections=tuple(TapProjection(tap, part) for tap, part in zip(taps, parts, strict=True)),
         offset=-projection @ mean,
         bank=patches[kept],
@@ -236,29 +244,8 @@ def _quotas(photos: int, total: int, rng: np.random.Generator) -> NDArray[np.int
     return quotas
 
 
-def _descriptors(features: Features, spec: MemorySpec) -> NDArray[np.float32]:
+def _descriptors(features: Features, spec: MemorySpec, grid: int) -> NDArray[np.float32]:
     """Return (N, cells, C): the taps averaged or interpolated to the grid and concatenated."""
-    resized = [_resized(features[tap], spec.grid) for tap in spec.taps]
-    stacked = np.concatenate(resized, axis=1)  # (N, C, g, g)
+    stacked = np.concatenate([resized(features[tap], grid) for tap in spec.taps], axis=1)  # (N, C, g, g)
     count, channels = stacked.shape[:2]
     return np.ascontiguousarray(stacked.reshape(count, channels, -1).transpose(0, 2, 1))
-
-
-def _resized(maps: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
-    """Return (..., g, g) maps on another grid: block means down, bilinear up."""
-    side = maps.shape[-1] // grid
-    if side > 1:
-        blocks = maps.reshape(*maps.shape[:-2], grid, side, grid, side)
-        return np.asarray(blocks.mean(axis=(-3, -1)), np.float32)
-    if maps.shape[-1] == grid:
-        return maps
-    up = interpolation_matrix(maps.shape[-1], grid).astype(np.float32)
-    return np.asarray(up @ maps @ up.T, np.float32)
-
-
-def _draw_resized(draw: GraphBuilder, tensor: str, factor: float) -> str:
-    """Draw bilinear interpolation of a (N, C, g, g) tensor by `factor`; 1 draws nothing."""
-    if factor == 1:
-        return tensor
-    scales = draw.constant(np.array([1, 1, factor, factor], np.float32), "scales")
-    return draw.add("Resize", tensor, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from services.domain.errors import MissingPart
-from services.trainer.backbone import WEIGHTS_SHA256, BackboneFile, build_graph, load_backbone
+from services.trainer.backbones.efficientnet import WEIGHTS_SHA256, BackboneFile, build_graph, load_backbone
 from services.trainer.features import FeatureExtractor
 from services.vision.runtime import open_session
 
