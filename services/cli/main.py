@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "label": Entry("label:label", "Say what pictures show: normal, or which anomaly where.", _JUDGE),
     "labels": Entry("label:labels", "What each project's dataset holds.", _LOOK),
     "status": Entry("stack:status", "Health, memory, port and version of each part.", _LOOK),
+    "drift": Entry("drift:drift", "Do the cameras still show what the models learnt from?", _LOOK),
     "events": Entry("events:events", "Anomaly events as they come.", _LOOK),
     "image": Entry("image:image", "The pixels of a frame, wherever they are.", _LOOK),
     "archive": Entry("archive:app", "Kept pixels: how many, and what their time has run out for.", _LOOK),

@@ -103,6 +103,11 @@ CAMERA_STATE = Metric(
 CAMERA_LAST_FRAME_SECONDS = Metric(
     "loupe_camera_last_frame_seconds", "gauge", "s", ("camera",), "Time since a camera's last frame.",
 )  # fmt: skip
+PICTURE_DRIFT = Metric(
+    "loupe_picture_drift", "gauge", "1", ("camera", "project", "what"),
+    "Median place of a camera's last 200 frames among the training photos, by exposure, focus, embedding and "
+    "score: 0 at their median, -1 and 1 at their 5 and 95 %.",
+)  # fmt: skip
 IMAGES_DELETED_TOTAL = Metric(
     "loupe_images_deleted_total", "counter", "1", ("why",),
     "Kept images that were deleted: their class ran out (retention), or nothing refers to them (orphan).",
@@ -116,5 +121,5 @@ METRICS: tuple[Metric, ...] = (
     SHED_TOTAL, CAPTURED_TOTAL, SPOOL_FRAMES, SPOOL_BYTES, SPOOL_FILL_RATIO, SPOOL_OLDEST_SECONDS, SENT_TOTAL,
     SPOOL_SHED_TOTAL, LEDGER_GAP, LEDGER_GAP_SECONDS, LAG_SECONDS, LAG_RECORDS, DEAD_LETTERS_TOTAL, UNITS,
     TRAINING_TOTAL, LABELS_TOTAL, CAMERA_STATE, CAMERA_LAST_FRAME_SECONDS,
-    IMAGES_DELETED_TOTAL, IMAGES_DELETED_BYTES,
+    PICTURE_DRIFT, IMAGES_DELETED_TOTAL, IMAGES_DELETED_BYTES,
 )  # fmt: skip

@@ -58,6 +58,7 @@ def inspection_row(inspection: Inspection, *, produced_at: datetime, stored_at: 
         "height_px": inspection.height_px,
         "stage_ms": {**inspection.stage_ms, "store": store_ms},
         "unit": inspection.unit,
+        "picture": dict(inspection.picture),
         "captured_at": inspection.captured_at,
         "judged_at": inspection.judged_at,
         "stored_at": stored_at,
@@ -93,6 +94,7 @@ def inspection_of(row: Mapping[str, Any]) -> Inspection:
         height_px=row["height_px"],
         stage_ms=row["stage_ms"],
         unit=row["unit"],
+        picture=row["picture"],
         captured_at=row["captured_at"],
         judged_at=row["judged_at"],
     )

@@ -39,6 +39,7 @@ from services.domain.metrics import (
     STAGE_SECONDS,
 )
 from services.results.batch import Refused
+from services.results.drift import DriftWatch
 from services.results.rows import latency_ms
 from services.results.store import Declared, Judged, Row
 from services.wire.event import event_type_of
@@ -73,6 +74,7 @@ class Tally:
         """Count into `metrics`."""
         self._metrics = metrics
         self._labels = CameraLabels()
+        self._drift = DriftWatch(metrics)
         self._cameras: dict[str, Counter[str]] = defaultdict(Counter)
         self._lock = threading.Lock()
 
@@ -118,6 +120,7 @@ class Tally:
                 self._metrics.observe(STAGE_SECONDS, took_ms / 1000, stage=stage)
             store_s = max(0.0, (stored.stored_at - one.record.recorded_at).total_seconds())
             self._metrics.observe(STAGE_SECONDS, store_s, stage="store")
+        self._drift.judged((self._label(one.what.camera), one.what) for one in stored.first)
         for project, count in stored.repeats.items():
             self._metrics.add(DUPLICATES_TOTAL, count, project=project)
 
