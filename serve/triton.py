@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,9 @@ from serve.units import MAX_BATCH_FRAMES
 from serve.versions import VersionFolder
 from services.adapters.clock import Clock
 from services.adapters.triton import ModelServer
+from services.adapters.triton.repository import write_model
 from services.domain.errors import CorruptModel, FrameCrashesModel, LoupeError, ModelUnavailable
-from services.domain.model_version import Manifest, TensorSpec
-from services.vision.runtime import MODEL_FILE
+from services.vision.golden import is_as_trained
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +34,7 @@ logger = logging.getLogger(__name__)
 INFER_TIMEOUT_S = 10.0
 # With a round of health every second this finds even a server that hangs within 5 s (promise P6).
 CANARY_TIMEOUT_S = 3.0
-# The same graph in fp32 on another machine sums in another order; scores are of the order 1 to 50.
-_SCORE_TOLERANCE = 1e-3
-_MAP_TOLERANCE = 1e-2
 _LEASE_FILE = "lease"
-_TEMPLATE = Path(__file__).parent / "triton_models" / "onnx"
-_TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 class Lease:
@@ -56,35 +50,12 @@ class Lease:
 
     def write(self, version: VersionFolder, threads: int) -> None:
         """Put the model there in the layout of Triton's Python backend."""
-        place = self.folder / "1"
-        place.mkdir(exist_ok=True)
-        shutil.copyfile(_TEMPLATE / "model.py", place / "model.py")
-        graph = place / MODEL_FILE
-        graph.unlink(missing_ok=True)
-        try:
-            graph.hardlink_to(version.path / MODEL_FILE)
-        except OSError:  # another file system
-            shutil.copyfile(version.path / MODEL_FILE, graph)
-        (self.folder / "config.pbtxt").write_text(config_of(self.name, version.manifest, threads))
+        write_model(self.folder, version.path, version.manifest, threads)
 
     def give_up(self) -> None:
         """Remove the folder and let go of the lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
-
-
-def config_of(name: str, manifest: Manifest, threads: int) -> str:
-    """Return Triton's configuration of a version: tensors as in its manifest, one instance."""
-    tensors = (_tensors_text("input", manifest.inputs), _tensors_text("output", manifest.outputs))
-    template = Template((_TEMPLATE / "config.pbtxt").read_text())
-    return template.substitute(name=name, threads=threads, tensors="\n".join(tensors))
-
-
-def _tensors_text(kind: str, specs: tuple[TensorSpec, ...]) -> str:
-    inside = ", ".join(
-        f'{{ name: "{s.name}" data_type: {_TRITON_TYPES[s.dtype]} dims: {list(s.shape)} }}' for s in specs
-    )
-    return f"{kind} [ {inside} ]"
 
 
 def reap_orphans(server: ModelServer, repository: Path) -> tuple[str, ...]:
@@ -228,19 +199,9 @@ class ServedModel:
 
     def _compare(self, scores: NDArray[np.float32], maps: NDArray[np.float32], count: int) -> None:
         wanted = self._golden
-        if not (
-            _agree(scores, wanted.scores[:count], _SCORE_TOLERANCE)
-            and _agree(maps, wanted.maps[:count], _MAP_TOLERANCE)
-        ):
+        if not is_as_trained(scores, maps, wanted.scores[:count], wanted.maps[:count]):
             message = (
                 f"{self._lease.name} computes other numbers than when it was trained: scores "
                 f"{np.round(scores, 4).tolist()} instead of {np.round(wanted.scores[:count], 4).tolist()}."
             )
             raise CorruptModel(message, version=self.manifest.version)
-
-
-def _agree(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float) -> bool:
-    """Tell whether all numbers agree, relative above 1 and absolute below; NaN never does."""
-    if found.shape != wanted.shape:
-        return False
-    return bool(np.all(np.abs(found - wanted) <= tolerance * np.maximum(np.abs(wanted), 1)))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve.triton import Lease, ServedModel, config_of, reap_orphans
+from serve.triton import Lease, ServedModel, reap_orphans
 from serve.versions import VersionCache
 from services.adapters.clock import FakeClock
 from services.adapters.triton.memory import MemoryTriton
+from services.adapters.triton.repository import config_of
 from services.domain.errors import CorruptModel, FrameCrashesModel, ModelUnavailable
 
 V1, V3 = "s3://loupe-models/plates/v1", "s3://loupe-models/plates/v3"

@@ -1,0 +1,52 @@
+"""A model folder in the layout of Triton's repository: graph, `model.py` and configuration (arrow 2).
+
+Used by the replicas and by the trainer's own server, so that what is proved before a promotion is what
+serves after it. Loads nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from string import Template
+
+from services.domain.model_version import Manifest, TensorSpec
+
+_TEMPLATE = Path(__file__).parent / "python_backend"
+_GRAPH_FILE = "model.onnx"
+_TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+def write_model(place: Path, version: Path, manifest: Manifest, threads: int) -> None:
+    """Write a version to `place`, whose name is the model's, for the Python backend.
+
+    Args:
+        place: folder of the model in the repository; made if it is not there.
+        version: a verified model folder.
+        manifest: its manifest.
+        threads: CPU threads for the graph.
+    """
+    inside = place / "1"
+    inside.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_TEMPLATE / "model.py", inside / "model.py")
+    graph = inside / _GRAPH_FILE
+    graph.unlink(missing_ok=True)
+    try:
+        graph.hardlink_to(version / _GRAPH_FILE)
+    except OSError:  # another file system
+        shutil.copyfile(version / _GRAPH_FILE, graph)
+    (place / "config.pbtxt").write_text(config_of(place.name, manifest, threads))
+
+
+def config_of(name: str, manifest: Manifest, threads: int) -> str:
+    """Return Triton's configuration of a version: tensors as in its manifest, one instance."""
+    tensors = (_tensors_text("input", manifest.inputs), _tensors_text("output", manifest.outputs))
+    template = Template((_TEMPLATE / "config.pbtxt").read_text())
+    return template.substitute(name=name, threads=threads, tensors="\n".join(tensors))
+
+
+def _tensors_text(kind: str, specs: tuple[TensorSpec, ...]) -> str:
+    inside = ", ".join(
+        f'{{ name: "{s.name}" data_type: {_TRITON_TYPES[s.dtype]} dims: {list(s.shape)} }}' for s in specs
+    )
+    return f"{kind} [ {inside} ]"
