@@ -260,6 +260,7 @@ dataset_versions = Table(
     Column("counts", JSON, nullable=False),  # per verdict, split and anomaly type
     Column("findings", JSON, nullable=False),  # duplicates, near-duplicates, contradictions: sentences
     Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),  # when a training last read it
 )
 
 dataset_entries = Table(
@@ -271,12 +272,15 @@ dataset_entries = Table(
     Column("image_uri", String(1024), nullable=False),
     Column("image_sha256", String(64), nullable=False),
     Column("image_bytes", BigInteger, nullable=False),
+    # Of the decoded picture: equal pictures in unequal files. None: it cannot be decoded.
+    Column("pixels_sha256", String(64)),
     Column("verdict", String(16)),
     Column("classes", JSON, nullable=False),
     Column("boxes", JSON, nullable=False),
     Column("masks", JSON, nullable=False),
     Column("author", String(256), nullable=False),
     Column("labelled_at", UtcDateTime, nullable=False),
+    Column("stored_at", UtcDateTime),  # by our clock; policies count what came since the last training
     Column("split", String(8)),  # domain Split; none: as a fit splits
     Column("origin", String(8), nullable=False, server_default="label"),  # domain Origin
 )

@@ -43,7 +43,12 @@ _COLUMNS: dict[str, tuple[tuple[str, tuple[Any, dict[str, Any]]], ...]] = {
         ("memory_bytes", (sa.BigInteger(), {})),
         ("cancelled_by", (sa.String(length=256), {})),
     ),
-    "dataset_entries": (("split", (sa.String(length=8), {})), ("origin", _text(8, "label"))),
+    "dataset_entries": (
+        ("pixels_sha256", (sa.String(length=64), {})),
+        ("stored_at", (_TIME, {})),
+        ("split", (sa.String(length=8), {})),
+        ("origin", _text(8, "label")),
+    ),
 }
 
 
@@ -71,6 +76,7 @@ def upgrade() -> None:
         sa.Column("counts", sa.JSON(), nullable=False),
         sa.Column("findings", sa.JSON(), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("seen_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("project", "digest", name=op.f("pk_dataset_versions")),
     )
 
