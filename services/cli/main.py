@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "up": Entry("stack:up", "Start the stack: Kafka, Redis, S3, Triton, Ray and Loupe's processes.", _RUN),
     "down": Entry("stack:down", "Stop the stack and leave nothing behind.", _RUN),
     "fit": Entry("fit:fit", "Fit a detector from photos of good parts.", _JUDGE),
+    "synth": Entry("synth:synth", "Look at the synthetic defects that detectors are compared on.", _JUDGE),
     "inspect": Entry("inspect:inspect", "Judge image files.", _JUDGE),
     "camera": Entry("camera:app", "Cameras: add them, see how they do, publish images as one.", _JUDGE),
     "route": Entry("route:app", "Which camera goes to which project.", _JUDGE),
