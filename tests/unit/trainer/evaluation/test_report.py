@@ -95,7 +95,7 @@ def test_types_have_a_mean_iou_with_an_interval() -> None:
     found[2, 0] = False  # IoUs 0, 1, 1
     report = evaluate(outcomes, type_masks=TypeMasks(("crack",), drawn, found))
     assert report.metrics["mean_iou.crack"] == pytest.approx(2 / 3)
-    assert report.intervals["mean_iou.crack"] == (0, 1)
+    assert list(report.intervals["mean_iou.crack"]) == [0, 1]
     assert report.types[0].mean_iou == pytest.approx(2 / 3)
 
 
