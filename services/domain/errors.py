@@ -19,6 +19,7 @@ LoupeError
 │   ├── UnknownProject
 │   ├── UnknownObject
 │   ├── NotEnoughImages
+│   ├── Cancelled
 │   └── BadRequest
 └── StopProcess           the process cannot go on; fail it so that its supervisor restarts it
     ├── BadSettings
@@ -134,6 +135,10 @@ class NotEnoughImages(Rejected):
     """Too few normal photos to fit a detector."""
 
 
+class Cancelled(Rejected):
+    """A person called the work off."""
+
+
 class BadRequest(Rejected):
     """A person's or program's input that makes no sense; the message says what would."""
 
@@ -159,7 +164,7 @@ class CorruptModel(StopProcess):
 
 
 class CannotFit(StopProcess):
-    """More inference units asked than the cluster offers."""
+    """More asked than there is: inference units of a cluster, memory for a fit (`asked`, `offered`)."""
 
 
 class MissingPart(StopProcess):

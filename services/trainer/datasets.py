@@ -2,30 +2,37 @@
 
 Pixels are verified by hash and copied under their SHA-256 into a bucket of their own, so that the
 retention of frames cannot take them away from a later training. A later label of an entry replaces
-an earlier one, in whatever order they arrive. Does not read Kafka.
+an earlier one, in whatever order they arrive. Does not read Kafka, and does not say what a training
+takes of it (`dataset_versions`).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from io import BytesIO
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, Select, select, update
+from PIL import Image, ImageChops
+from sqlalchemy import Connection, Engine, Row, Select, func, select, update
 
+from services.adapters.clock import Clock, SystemClock
 from services.adapters.database import insert_or_ignore, reading, writing
 from services.adapters.database.tables import dataset_entries, inspections, quarantine
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, image_reference
 from services.domain.errors import BadRequest, ImageTooLarge, Rejected
 from services.domain.frame import ImageReference
-from services.domain.label import Label, Mask, Verdict
+from services.domain.label import Box, Label, Mask, Origin, Split, Verdict
 from services.domain.project import checked_project_name
 from services.domain.topics import CLAIM_LIMIT_BYTES
 from services.trainer.registry import ensure_project
-from services.vision.masks import read_mask, size_of
+from services.vision.decode import Decoded, decode
+from services.vision.masks import read_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,34 @@ class DatasetEntry:
 
     Attributes:
         verdict: None when the label only names classes, boxes or masks.
+        pixels_sha256: of the decoded picture, see `pixels_digest`; None where it cannot be decoded.
+        types: anomaly types that were named, with or without a mask.
+        masks: black-and-white PNGs of the picture's size, one per type at most.
+        split: None: as a fit splits.
     """
 
     entry_id: UUID
     image: ImageReference
     verdict: Verdict | None
     labelled_at: datetime
+    pixels_sha256: str | None = None
+    types: tuple[str, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    split: Split | None = None
+    origin: Origin = Origin.LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """New and changed labels of a project.
+
+    Attributes:
+        last_at: when the last of them was stored; None where there are none.
+    """
+
+    count: int
+    last_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -61,10 +90,11 @@ class LabelCounts:
 class Datasets:
     """The labelled images of all projects; the only writer of `dataset_entries`."""
 
-    def __init__(self, engine: Engine, store: ObjectStore) -> None:
-        """Use a migrated database and an object store."""
+    def __init__(self, engine: Engine, store: ObjectStore, clock: Clock | None = None) -> None:
+        """Use a migrated database and an object store; `clock` tells when a label was stored."""
         self._engine = engine
         self._store = store
+        self._clock = clock or SystemClock()
 
     def store(self, label: Label) -> bool:
         """Keep a label; return False if the same or a later one is known already.
@@ -78,9 +108,14 @@ class Datasets:
         checked_project_name(label.project)
         wanted = label.image or image_of_frame(self._engine, label.frame_id)
         pixels = self._read(wanted)
-        masks = self._masks_of(label, pixels)
+        seen = _decoded(pixels, is_needed=bool(label.masks))
+        masks = self._masks_of(label, seen)
         image = self._own_copy(wanted, pixels)
-        values = _row_of(label, image, masks)
+        values = {
+            **_row_of(label, image, masks),
+            "pixels_sha256": None if seen is None else pixels_digest(seen),
+            "stored_at": self._clock.now(),
+        }
         with writing(self._engine) as connection:
             ensure_project(connection, label.project, label.labelled_at)
             return _upsert(connection, values)
@@ -89,16 +124,32 @@ class Datasets:
         """Return a project's entries, in order of their ids: the same data, the same order.
 
         One per picture: a frame may have been labelled by its id and once more as a file, and a camera that
-        stands still sends equal pictures. Of labels of equal pixels the latest counts.
+        stands still sends equal pictures. Of labels of equal bytes the latest counts.
         """
+        latest = {entry.image.sha256: entry for entry in self.all_entries(project)}
+        return tuple(sorted(latest.values(), key=lambda entry: str(entry.entry_id)))
+
+    def all_entries(self, project: str) -> tuple[DatasetEntry, ...]:
+        """Return a project's entries, also several of one picture, in the order of their labels' times."""
         query = (
             select(dataset_entries)
             .where(dataset_entries.c.project == project)
             .order_by(dataset_entries.c.labelled_at, dataset_entries.c.entry_id)
         )
         with reading(self._engine) as connection:
-            latest = {row.image_sha256: _entry(row) for row in connection.execute(query)}
-        return tuple(sorted(latest.values(), key=lambda entry: str(entry.entry_id)))
+            return tuple(_entry(row) for row in connection.execute(query))
+
+    def changes(self, project: str, since: datetime | None) -> Changes:
+        """Return what was stored since a moment; None: ever. Only labels that a training reads."""
+        table = dataset_entries.c
+        query = select(func.count(), func.max(table.stored_at)).where(
+            table.project == project, table.verdict.is_not(None)
+        )
+        if since is not None:
+            query = query.where(table.stored_at > since)
+        with reading(self._engine) as connection:
+            count, last_at = connection.execute(query).one()
+        return Changes(count, last_at)
 
     def image(self, entry: DatasetEntry) -> bytes:
         """Return an entry's encoded image, verified.
@@ -110,13 +161,16 @@ class Datasets:
         """
         return self._store.get_image(entry.image)
 
-    def _masks_of(self, label: Label, pixels: bytes) -> list[Mask]:
+    def _masks_of(self, label: Label, seen: Decoded | None) -> list[Mask]:
         """Return a label's masks as our own black-and-white PNGs of the picture's size."""
-        if not label.masks:
+        if seen is None:
             return []
-        size_px = size_of(pixels)
-        drawn = [(mask.name, read_mask(self._read(mask.image), size_px)) for mask in label.masks]
-        return [Mask(name, self._store.put_image(DATASETS_BUCKET, data)) for name, data in drawn]
+        size_px = (seen.width_px, seen.height_px)
+        drawn: dict[str, bytes] = {}
+        for mask in label.masks:
+            data = read_mask(self._read(mask.image), size_px)
+            drawn[mask.name] = _both(drawn[mask.name], data) if mask.name in drawn else data
+        return [Mask(name, self._store.put_image(DATASETS_BUCKET, data)) for name, data in drawn.items()]
 
     def _read(self, image: ImageReference) -> bytes:
         """Read what a label refers to; anyone may refer to anything, so its size is asked for first."""
@@ -131,6 +185,28 @@ class Datasets:
         if image.uri != ours.uri:
             self._store.put(ours.uri, pixels)
         return ours
+
+
+def pixels_digest(seen: Decoded) -> str:
+    """Return the SHA-256 of a picture's pixels as `Dataset` tells copies: equal to a model, whatever file."""
+    return hashlib.sha256(seen.pixels.tobytes()).hexdigest()
+
+
+def _decoded(pixels: bytes, *, is_needed: bool) -> Decoded | None:
+    """Return the decoded picture; one that cannot be decoded is a fit's to name, unless it is needed."""
+    if is_needed:
+        return decode(pixels)
+    with suppress(Rejected):
+        return decode(pixels)
+    return None
+
+
+def _both(first: bytes, second: bytes) -> bytes:
+    """Return the mask of what either of two masks of one size marks."""
+    with Image.open(BytesIO(first)) as one, Image.open(BytesIO(second)) as other:
+        file = BytesIO()
+        ImageChops.lighter(one, other).save(file, "PNG")
+    return file.getvalue()
 
 
 def image_of_frame(engine: Engine, frame_id: UUID | None) -> ImageReference:
@@ -248,6 +324,8 @@ def _row_of(label: Label, image: ImageReference, masks: Sequence[Mask]) -> dict[
         "masks": [asdict(mask) for mask in masks],
         "author": label.author,
         "labelled_at": label.labelled_at,
+        "split": label.split.value if label.split else None,
+        "origin": label.origin.value,
     }
 
 
@@ -257,4 +335,10 @@ def _entry(row: Row[Any]) -> DatasetEntry:
         image=ImageReference(row.image_uri, row.image_sha256, row.image_bytes),
         verdict=Verdict(row.verdict) if row.verdict else None,
         labelled_at=row.labelled_at,
+        pixels_sha256=row.pixels_sha256,
+        types=tuple(sorted({*row.classes, *(one["name"] for one in row.masks)})),
+        masks=tuple(Mask(one["name"], ImageReference(**one["image"])) for one in row.masks),
+        boxes=tuple(Box(**one) for one in row.boxes),
+        split=Split(row.split) if row.split else None,
+        origin=Origin(row.origin),
     )
