@@ -61,5 +61,6 @@ def _texture(
         top, left = rng.integers(scene.side - height + 1), rng.integers(scene.side - width + 1)
         piece = scene.other[top : top + height, left : left + width, rng.permutation(3)]
         return np.asarray(piece * np.float32(rng.uniform(0.5, 1.5)) + rng.normal(0, 20), np.float32)
-    colour = ground.mean(axis=(0, 1)) + rng.normal(0, 60, 3)
+    # Lighter or darker, and only a little of another hue: oil, rust, glue, flour.
+    colour = ground.mean(axis=(0, 1)) + rng.normal(0, 50) + rng.normal(0, 25, 3)
     return np.asarray(colour + noise(rng, height, width)[..., None] * rng.uniform(0, 80), np.float32)

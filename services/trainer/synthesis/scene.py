@@ -23,7 +23,7 @@ _OBJECT_RATIOS = (0.03, 0.9)
 # Defects that are put beside the object, although there is one: dirt on the belt is a defect, too.
 _ANYWHERE_RATIO = 0.1
 # Defects cover from a few pixels to a tenth of the picture.
-_SMALLEST_PX, _LARGEST_RATIO = 12.0, 0.1
+_SMALLEST_PX, LARGEST_RATIO = 12.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,17 @@ class Scene:
         return int(self.pixels.shape[0])
 
     @cached_property
-    def _cell(self) -> int:
+    def cell_px(self) -> int:
+        """Pixels along each side of an object cell."""
         return max(1, self.side // _GRID_CELLS)
 
     @cached_property
     def object_cells(self) -> NDArray[np.bool_]:
-        """(g, g) cells, each the look of one pixel in a square of `_cell`, that stand out."""
+        """(g, g) cells, each the look of one pixel in a square of `cell_px`, that stand out."""
         # (g, g, 3): one pixel of each cell is enough to aim, and costs microseconds
-        cells = self.pixels[self._cell // 2 :: self._cell, self._cell // 2 :: self._cell].astype(np.float32)
+        cells = self.pixels[self.cell_px // 2 :: self.cell_px, self.cell_px // 2 :: self.cell_px].astype(
+            np.float32
+        )
         border = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
         middle = np.median(border, axis=0)
         spread = np.median(np.abs(border - middle).max(axis=1))
@@ -98,8 +101,8 @@ class Scene:
             return int(rng.integers(self.side)), int(rng.integers(self.side))
         rows, columns = np.nonzero(self.object_cells)
         one = int(rng.integers(len(rows)))
-        jitter = rng.integers(self._cell, size=2)
-        row, column = rows[one] * self._cell + jitter[0], columns[one] * self._cell + jitter[1]
+        jitter = rng.integers(self.cell_px, size=2)
+        row, column = rows[one] * self.cell_px + jitter[0], columns[one] * self.cell_px + jitter[1]
         return min(int(row), self.side - 1), min(int(column), self.side - 1)
 
     def box(self, rng: Generator, centre: tuple[int, int], longest_ratio: float = 3.0) -> Box:
@@ -112,7 +115,7 @@ class Scene:
             centre: row and column.
             longest_ratio: the box is at most so many times longer than wide, either way.
         """
-        largest = max(_SMALLEST_PX, _LARGEST_RATIO * self.side * self.side)
+        largest = max(_SMALLEST_PX, LARGEST_RATIO * self.side * self.side)
         area = float(np.exp(rng.uniform(np.log(_SMALLEST_PX), np.log(largest))))
         stretch = float(np.exp(rng.uniform(-1, 1) * np.log(longest_ratio) / 2))
         return self.boxed(centre, round(np.sqrt(area) * stretch), round(np.sqrt(area) / stretch))
