@@ -17,7 +17,7 @@ from PIL import Image
 
 from services.domain.model_version import Calibration, Manifest
 from services.trainer.dataset import SkippedImage
-from services.trainer.model_folder import Golden
+from services.vision.golden import Golden
 from services.vision.regions import smooth_map
 
 _WIDTH, _HEIGHT, _BINS = 640, 160, 40
@@ -144,19 +144,19 @@ def _histogram(
 def _figures(golden: Golden, names: Sequence[str], calibration: Calibration) -> list[str]:
     """Show each golden photo with what lies above half the map's threshold tinted red."""
     figures = []
-    for pixels, score, one, name in zip(golden.inputs, golden.scores, golden.maps, names, strict=True):
-        picture = _overlay(pixels, one, calibration)
-        verdict = "anomalous" if score >= calibration.threshold else "normal"
+    for pixels, one, name in zip(golden.inputs, golden.outputs, names, strict=True):
+        picture = _overlay(pixels, one.anomaly_map, calibration)
+        verdict = "anomalous" if one.score >= calibration.threshold else "normal"
         figures.append(
             f'<figure><img width="150" alt="" src="data:image/jpeg;base64,{picture}">'
-            f"<figcaption>{escape(name)}<br>{score:.2f}, {verdict}</figcaption></figure>"
+            f"<figcaption>{escape(name)}<br>{one.score:.2f}, {verdict}</figcaption></figure>"
         )
     return figures
 
 
 def _overlay(pixels: NDArray[np.uint8], anomaly_map: NDArray[np.float32], calibration: Calibration) -> str:
     """Return a base64 JPEG of the photo, redder the farther the map is above normal."""
-    smooth = smooth_map(anomaly_map, calibration.map_sigma_px)
+    smooth = smooth_map(anomaly_map, calibration.map_sigma_px, len(pixels))
     half = max(calibration.map_threshold / 2, 1e-3)
     strength = np.clip((smooth - half) / half, 0, 1)[:, :, None] * 0.6
     small = np.asarray(Image.fromarray(pixels).resize(smooth.shape[::-1]), np.float32)
