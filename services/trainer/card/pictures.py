@@ -80,7 +80,7 @@ def walls_of(shown: Sequence[Shown], calibration: Calibration) -> tuple[Wall, ..
 
 def overlay(one: Shown, calibration: Calibration) -> str:
     """Return the photo as base64 JPEG: red where the map is high, a white line round what a person drew."""
-    smooth = smooth_map(one.anomaly_map, calibration.map_sigma_px)
+    smooth = smooth_map(one.anomaly_map, calibration.map_sigma_px, len(one.pixels))
     half = max(calibration.map_threshold / 2, 1e-3)
     strength = np.clip((smooth - half) / half, 0, 1) * 0.6
     size = (_SIDE_PX, _SIDE_PX)
