@@ -44,13 +44,20 @@ class Host:
         self._default = default_units
 
     def announced(self, said: ModelAnnouncement) -> bool:
-        """Host an announced version; return False if a version as new as it is hosted already."""
+        """Host an announced version; return False if it may not serve, or one promoted after it does.
+
+        What was promoted last counts, not what was made last: that is how an older version comes back.
+        """
+        promoted_at = self._store.promoted_at(said)
+        if promoted_at is None:
+            logger.warning("%s %s was announced, but not promoted; it stays out", said.project, said.version)
+            return False
         hosted = self._store.hosted()
         known = next((one for one in hosted if one.hosting.project == said.project), None)
         if known is None:
             self._host_new(said, hosted)
             return True
-        if known.model_created_at is not None and said.created_at <= known.model_created_at:
+        if known.model_promoted_at is not None and promoted_at <= known.model_promoted_at:
             return False
         swapped = replace(known.hosting, version=said.version, uri=said.uri)
         logger.info("%s gets version %s after %s", said.project, said.version, known.hosting.version)
@@ -60,7 +67,7 @@ class Host:
     def catch_up(self) -> None:
         """Host what was registered while nobody listened, and share out again what is offered now.
 
-        A version counts if it was made after the last wish about its project, so that a wish for an
+        A version counts if it was promoted after the last wish about its project, so that a wish for an
         older version is kept. New projects come newest first: those are wanted most likely.
         """
         hosted = self._store.hosted()
@@ -71,9 +78,9 @@ class Host:
             self._wish(hosted, [(hosting, by[hosting.project]) for hosting in changes])
         wished_at = {one.hosting.project: one.changed_at for one in hosted}
         for model in self._store.newest_models():
-            at = wished_at.get(model.project)
-            if at is None or model.created_at > at:
-                self.announced(model)
+            at = wished_at.get(model.announcement.project)
+            if at is None or model.promoted_at > at:
+                self.announced(model.announcement)
 
     def _host_new(self, said: ModelAnnouncement, hosted: Sequence[HostedProject]) -> None:
         pairs = [(one.hosting, one.changed_by) for one in hosted]

@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
 from services.adapters.database import reading, writing
-from services.adapters.database.tables import hostings, model_versions
+from services.adapters.database.tables import UtcDateTime, hostings, model_versions
 from services.domain.hosting import Hosting, HostingStatus
-from services.domain.model_version import ModelAnnouncement
+from services.domain.model_version import ModelAnnouncement, VersionState
 
+# Versions from before there were candidates have no time of decision; they served from their making on.
+_PROMOTED_AT = func.coalesce(model_versions.c.decided_at, model_versions.c.created_at, type_=UtcDateTime())
+_IS_PROMOTED = model_versions.c.state == VersionState.PROMOTED.value
 # The column's length; a longer message of Ray is cut.
 _LONGEST_MESSAGE = 1024
 
@@ -42,7 +45,8 @@ class HostedProject:
     Attributes:
         message: why it is not hosted, for people.
         changed_by: who wished it.
-        model_created_at: when its model version was made; None for one the registry does not know.
+        model_promoted_at: since when its model version is the one to serve; None for one the registry does
+            not know.
     """
 
     hosting: Hosting
@@ -50,7 +54,15 @@ class HostedProject:
     message: str
     changed_by: str
     changed_at: datetime
-    model_created_at: datetime | None
+    model_promoted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromotedModel:
+    """A version that may serve, and since when it is the one to serve."""
+
+    announcement: ModelAnnouncement
+    promoted_at: datetime
 
 
 class HostingStore:
@@ -65,16 +77,34 @@ class HostingStore:
         with reading(self._engine) as connection:
             return _hosted(connection)
 
-    def newest_models(self) -> tuple[ModelAnnouncement, ...]:
-        """Return the newest version of every project in the registry, the newest of all first."""
-        query = select(model_versions).order_by(
-            model_versions.c.created_at.desc(), model_versions.c.version.desc()
+    def newest_models(self) -> tuple[PromotedModel, ...]:
+        """Return the version of every project that was promoted last, the latest promotion first."""
+        query = (
+            select(model_versions, _PROMOTED_AT.label("promoted_at"))
+            .where(_IS_PROMOTED)
+            .order_by(
+                _PROMOTED_AT.desc(), model_versions.c.created_at.desc(), model_versions.c.version.desc()
+            )
         )
-        newest: dict[str, ModelAnnouncement] = {}
+        newest: dict[str, PromotedModel] = {}
         with reading(self._engine) as connection:
             for row in connection.execute(query):
-                newest.setdefault(row.project, _announcement(row))
+                newest.setdefault(row.project, PromotedModel(_announcement(row), row.promoted_at))
         return tuple(newest.values())
+
+    def promoted_at(self, said: ModelAnnouncement) -> datetime | None:
+        """Return since when a version is the one to serve; None where it was not promoted.
+
+        Of a version that the registry does not know, somebody else's, that is its making.
+        """
+        query = select(model_versions.c.state, _PROMOTED_AT.label("promoted_at")).where(
+            model_versions.c.project == said.project, model_versions.c.version == said.version
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return said.created_at
+        return row.promoted_at if row.state == VersionState.PROMOTED.value else None
 
     def wish(self, wishes: Sequence[Wish], at: datetime) -> None:
         """Set the desired state of some projects, all or none of them."""
@@ -110,7 +140,7 @@ def _hosted(connection: Connection) -> tuple[HostedProject, ...]:
     # A project that waits for units must not overtake one that serves and gets a new version.
     refused = hostings.c.status == HostingStatus.HOSTING_FAILED.value
     query = (
-        select(hostings, model_versions.c.created_at.label("model_created_at"))
+        select(hostings, _PROMOTED_AT.label("model_promoted_at"))
         .outerjoin(model_versions, version)
         .order_by(refused, hostings.c.changed_at, hostings.c.project)
     )
@@ -121,7 +151,7 @@ def _hosted(connection: Connection) -> tuple[HostedProject, ...]:
             message=row.message,
             changed_by=row.changed_by,
             changed_at=row.changed_at,
-            model_created_at=row.model_created_at,
+            model_promoted_at=row.model_promoted_at,
         )
         for row in connection.execute(query)
     )
