@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serve.model_watch import ModelWatch, WantedVersion
 from serve.triton import ServedModel
@@ -25,6 +24,7 @@ from services.domain.frame import Frame
 from services.domain.inspection import Inspection
 from services.domain.model_version import Manifest
 from services.vision.decode import Decoded, decode
+from services.vision.outputs import ImageOutputs
 from services.vision.scoring import Judgement, judge
 from services.vision.verdict import input_size_px, inspection_of
 from services.wire.batch import Outcome, Rejection, decode_frames, encode_outcomes
@@ -61,12 +61,9 @@ class InspectorCore:
             size_px = input_size_px(model.manifest)
             decoded = list(self._decoders.map(lambda frame: _decode(frame, size_px), frames))
             decoded_s = self._clock.monotonic_s()
-            scores, maps = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
+            outputs = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
             inferred_s = self._clock.monotonic_s()
-            calibration = model.manifest.calibration
-            verdicts = iter(
-                [(s, judge(s, m, calibration)) for s, m in zip(scores.tolist(), maps, strict=True)]
-            )
+            verdicts = iter([(one.score, judge(one, model.manifest)) for one in outputs])
             # Every frame waited for the whole batch, so each stage counts in full for each.
             stage_ms = {
                 "decode": (decoded_s - began_s) * 1000,
@@ -80,11 +77,9 @@ class InspectorCore:
                 for frame, one in zip(frames, decoded, strict=True)
             )
 
-    def _infer(
-        self, model: ServedModel, decoded: Sequence[Decoded]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _infer(self, model: ServedModel, decoded: Sequence[Decoded]) -> Iterable[ImageOutputs]:
         if not decoded:
-            return np.empty(0, np.float32), np.empty((0, 0, 0), np.float32)
+            return ()
         try:
             # (N, H, W, 3) uint8, in the order of the frames
             return model.infer(np.stack([one.pixels for one in decoded]))

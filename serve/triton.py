@@ -26,7 +26,10 @@ from services.adapters.clock import Clock
 from services.adapters.triton import ModelServer
 from services.adapters.triton.repository import write_model
 from services.domain.errors import CorruptModel, FrameCrashesModel, LoupeError, ModelUnavailable
-from services.vision.golden import is_as_trained
+from services.domain.model_version import Variant
+from services.vision.golden import check_golden, read_golden
+from services.vision.outputs import GraphOutputs
+from services.vision.variants import to_serve
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +51,9 @@ class Lease:
         self._lock = os.open(self.folder / _LEASE_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def write(self, version: VersionFolder, threads: int) -> None:
-        """Put the model there in the layout of Triton's Python backend."""
-        write_model(self.folder, version.path, version.manifest, threads)
+    def write(self, version: VersionFolder, variant: Variant, threads: int) -> None:
+        """Put one variant of the model there in the layout of Triton's Python backend."""
+        write_model(self.folder, version.path, version.manifest, variant, threads)
 
     def give_up(self) -> None:
         """Remove the folder and let go of the lock."""
@@ -81,6 +84,7 @@ class ServedModel:
 
     Attributes:
         manifest: of the version.
+        variant: the precision that serves; fp32 where the manifest's choice proved wrong here.
     """
 
     def __init__(
@@ -90,21 +94,34 @@ class ServedModel:
 
         Raises:
             ModelUnavailable: Triton does not answer.
-            CorruptModel: Triton cannot load it, or it computes other numbers than when trained.
+            CorruptModel: Triton cannot load it in fp32, or it computes other numbers than when trained.
         """
         self.manifest = version.manifest
         self._server, self._lease, self._clock = server, lease, clock
-        self._golden = version.golden
         self._users = 0
         self._idle = threading.Condition()
         self._broken: str | None = None
         self._answered_monotonic_s = clock.monotonic_s()
-        lease.write(version, threads)
-        server.load(lease.name)
+        *faster, fp32 = to_serve(version.manifest)
+        for variant in faster:
+            try:
+                self._open(version, variant, threads)
+            except CorruptModel as error:
+                logger.warning("fp32 serves instead: %s", error.message)
+                server.unload(lease.name)
+            else:
+                return
+        self._open(version, fp32, threads)
+
+    def _open(self, version: VersionFolder, variant: Variant, threads: int) -> None:
+        """Write, load and prove one variant."""
+        self.variant, self._golden = variant, read_golden(version.path, variant)
+        self._lease.write(version, variant, threads)
+        self._server.load(self._lease.name)
         self._prove()
 
-    def infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return scores (N,) and maps (N, h, w) of a batch (N, H, W, 3) uint8 RGB.
+    def infer(self, batch: NDArray[np.uint8]) -> GraphOutputs:
+        """Return what the model says of a batch (N, H, W, 3) uint8 RGB.
 
         Raises:
             ModelUnavailable: known to be broken and not yet healed; the batch was not tried.
@@ -172,36 +189,26 @@ class ServedModel:
             self._server.unload(self._lease.name)
         self._lease.give_up()
 
-    def _run(
-        self, batch: NDArray[np.uint8], timeout_s: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        scores, maps = self._server.infer(
+    def _run(self, batch: NDArray[np.uint8], timeout_s: float) -> GraphOutputs:
+        names = [spec.name for spec in self.manifest.outputs]
+        values = self._server.infer(
             self._lease.name,
             input_name=self.manifest.inputs[0].name,
             batch=batch,
-            outputs=[spec.name for spec in self.manifest.outputs[:2]],
+            outputs=names,
             timeout_s=timeout_s,
         )
         self._answered_monotonic_s = self._clock.monotonic_s()
-        return scores, maps
+        return GraphOutputs.of(dict(zip(names, values, strict=True)))
 
     def _canary(self) -> None:
-        scores, maps = self._run(self._golden.inputs[:1], CANARY_TIMEOUT_S)
-        self._compare(scores, maps, 1)
+        self._compare(self._run(self._golden.inputs[:1], CANARY_TIMEOUT_S))
 
     def _prove(self) -> None:
         # A whole batch of them, so that memory for the largest batch is there before the first frame.
-        wanted = self._golden
-        count = min(len(wanted.inputs), MAX_BATCH_FRAMES)
-        batch = np.resize(wanted.inputs, (MAX_BATCH_FRAMES, *wanted.inputs.shape[1:]))
-        scores, maps = self._run(batch, INFER_TIMEOUT_S)
-        self._compare(scores[:count], maps[:count], count)
+        inputs = self._golden.inputs
+        batch = np.resize(inputs, (MAX_BATCH_FRAMES, *inputs.shape[1:]))
+        self._compare(self._run(batch, INFER_TIMEOUT_S).first(len(inputs)))
 
-    def _compare(self, scores: NDArray[np.float32], maps: NDArray[np.float32], count: int) -> None:
-        wanted = self._golden
-        if not is_as_trained(scores, maps, wanted.scores[:count], wanted.maps[:count]):
-            message = (
-                f"{self._lease.name} computes other numbers than when it was trained: scores "
-                f"{np.round(scores, 4).tolist()} instead of {np.round(wanted.scores[:count], 4).tolist()}."
-            )
-            raise CorruptModel(message, version=self.manifest.version)
+    def _compare(self, found: GraphOutputs) -> None:
+        check_golden(found, self._golden.outputs.first(len(found)), self.variant, self._lease.name)

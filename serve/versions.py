@@ -12,31 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.adapters.object_store import ObjectStore
 from services.domain.errors import CorruptModel
 from services.domain.model_version import Manifest
 from services.vision.runtime import MANIFEST_FILE, verify_folder
-
-# As `services.trainer.model_folder` writes them.
-_GOLDEN_FILES = ("golden/inputs.npy", "golden/scores.npy", "golden/maps.npy")
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """Images and what the version said of them when it was trained.
-
-    Attributes:
-        inputs: (G, H, W, 3) uint8 RGB.
-        scores: (G,) float32.
-        maps: (G, h, w) float32.
-    """
-
-    inputs: NDArray[np.uint8]
-    scores: NDArray[np.float32]
-    maps: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +24,6 @@ class VersionFolder:
 
     path: Path
     manifest: Manifest
-    golden: Golden
 
 
 class VersionCache:
@@ -87,13 +65,4 @@ class VersionCache:
 
 
 def _open(folder: Path) -> VersionFolder:
-    manifest = verify_folder(folder)
-    try:
-        golden = Golden(*(np.load(folder / name, allow_pickle=False) for name in _GOLDEN_FILES))
-    except (OSError, ValueError) as error:
-        message = f"The golden images of {manifest.project} {manifest.version} cannot be read: {error}"
-        raise CorruptModel(message, version=manifest.version) from error
-    if not len(golden.inputs) == len(golden.scores) == len(golden.maps) > 0:
-        message = f"{manifest.project} {manifest.version} has no golden images to prove itself with."
-        raise CorruptModel(message, version=manifest.version)
-    return VersionFolder(folder, manifest, golden)
+    return VersionFolder(folder, verify_folder(folder))

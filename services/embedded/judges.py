@@ -143,10 +143,9 @@ class LocalJudge:
             model = self._model
         manifest = model.manifest
         decoded = decode(frame.image, input_size_px(manifest))
-        scores, maps = model.infer(decoded.pixels[None])
-        score = float(scores[0])
-        judgement = judge(score, maps[0], manifest.calibration)
-        return inspection_of(frame, decoded, manifest, score, judgement, judged_at=datetime.now(UTC))
+        (found,) = model.infer(decoded.pixels[None])
+        judgement = judge(found, manifest)
+        return inspection_of(frame, decoded, manifest, found.score, judgement, judged_at=datetime.now(UTC))
 
     @cached_property
     def _model(self) -> OnnxModel:

@@ -64,7 +64,7 @@ def calibrate(
     statistics = _highest_by_group(statistics_of(distances, extractor.input_px), groups)
     scorer = Scorer(extractor.input_px, cell_mean, cell_sd, standard_of(statistics))
     scores = _normal_scores(statistics, scorer.standard)
-    peaks = [float(smooth_map(one, MAP_SIGMA_PX).max()) for one in scorer.maps(distances)]
+    peaks = [float(smooth_map(one, MAP_SIGMA_PX, scorer.input_px).max()) for one in scorer.maps(distances)]
     calibration = calibration_of(scores, max_false_reject_ratio, map_threshold=float(np.mean(peaks)))
     return Calibrated(scorer, calibration, scores, limits_of(len(scores), max_false_reject_ratio))
 

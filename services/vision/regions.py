@@ -1,11 +1,13 @@
 """An anomaly map -> smooth map -> connected regions (arrow 2, anomalous frames only).
 
 Upsampling and Gaussian blur are linear and separable, so both are one small matrix per axis,
-computed once. Pure numpy. Does not decide whether a frame is anomalous.
+computed once. Pure numpy. Does not decide whether a frame is anomalous, nor which cells are of which
+type (`services.vision.type_masks`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,44 +15,63 @@ from numpy.typing import NDArray
 
 from services.domain.inspection import Region
 
-# Regions are cut on a grid of half the model's input: finer than any map, a quarter of the work.
-REGION_GRID_PX = 112
-MODEL_PX = 224
+# Regions are cut on a grid of half the model's input, finer than any map and a quarter of the work, but of
+# 224 cells at most: a map of that size (896 px in tiles) is sharp enough as it is.
+_GRID_STRIDE_PX = 2
+_MAX_GRID = 224
 MAX_REGIONS = 50
-# An anomalous frame always names a place: its highest peak, even below the map's threshold.
-_PEAK_RATIO = 0.8
 
 
-def smooth_map(anomaly_map: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+def smooth_map(anomaly_map: NDArray[np.float32], sigma_px: float, input_px: int) -> NDArray[np.float32]:
     """Return the map upsampled bilinearly to the region grid and blurred.
 
     Args:
         anomaly_map: (h, w) float32.
-        sigma_px: Gaussian sigma in model pixels (of 224); 0 only upsamples.
+        sigma_px: Gaussian sigma in model pixels; 0 only upsamples.
+        input_px: side of the model's input, in model pixels.
 
     Returns:
-        (112, 112) float32.
+        (g, g) float32; g = 112 for an input of 224 px and a map of 56.
     """
-    down, across = (_smoothing_matrix(length, sigma_px) for length in anomaly_map.shape)
+    grid = max(*anomaly_map.shape, min(input_px // _GRID_STRIDE_PX, _MAX_GRID))
+    sigma = sigma_px * grid / input_px
+    down, across = (_smoothing_matrix(length, grid, sigma) for length in anomaly_map.shape)
     return np.asarray(down @ anomaly_map @ across.T, np.float32)
 
 
-def regions_of(smooth: NDArray[np.float32], map_threshold: float) -> tuple[Region, ...]:
-    """Return the connected parts (8 neighbours) of an anomalous frame's smooth map, largest first.
+def regions_of(
+    classes: NDArray[np.uint8], smooth: NDArray[np.float32], names: Sequence[str]
+) -> tuple[Region, ...]:
+    """Return the connected parts (8 neighbours) of each class, largest first.
 
-    The level is `map_threshold`, or 0.8 of the peak where nothing reaches it.
+    Args:
+        classes: (g, g) uint8, 0 where nothing is, else n for `names[n - 1]`.
+        smooth: (g, g) float32, from `smooth_map`.
+        names: anomaly types.
     """
-    peak = float(smooth.max())
-    level = map_threshold if peak >= map_threshold else peak - (1 - _PEAK_RATIO) * abs(peak)
-    labels, count = label_components(smooth >= level)
-    flat = labels.ravel()
-    areas = np.bincount(flat, minlength=count + 1)
-    sums = np.bincount(flat, weights=smooth.ravel(), minlength=count + 1)
-    largest_first = sorted(range(1, count + 1), key=lambda label: -int(areas[label]))
+    found = [
+        (area, labels, number, total, name)
+        for value, name in enumerate(names, start=1)
+        for labels, number, area, total in _parts_of(classes == value, smooth)
+    ]
+    largest_first = sorted(found, key=lambda part: -part[0])
     return tuple(
-        _region(labels == label, int(areas[label]), float(sums[label]))
-        for label in largest_first[:MAX_REGIONS]
+        _region(labels == number, area, total, name)
+        for area, labels, number, total, name in largest_first[:MAX_REGIONS]
     )
+
+
+def _parts_of(
+    mask: NDArray[np.bool_], smooth: NDArray[np.float32]
+) -> list[tuple[NDArray[np.int32], int, int, float]]:
+    """Return (labels, number, cells, sum of the map) of each connected part, in reading order."""
+    if not mask.any():
+        return []
+    labels, count = label_components(mask)
+    flat = labels.ravel()
+    areas = np.bincount(flat, minlength=count + 1).tolist()
+    sums = np.bincount(flat, weights=smooth.ravel(), minlength=count + 1).tolist()
+    return [(labels, number, areas[number], sums[number]) for number in range(1, count + 1)]
 
 
 def label_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
@@ -100,7 +121,7 @@ def _root(parents: list[int], index: int) -> int:
     return index
 
 
-def _region(inside: NDArray[np.bool_], area: int, total: float) -> Region:
+def _region(inside: NDArray[np.bool_], area: int, total: float, name: str) -> Region:
     height, width = inside.shape
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return Region(
@@ -110,19 +131,19 @@ def _region(inside: NDArray[np.bool_], area: int, total: float) -> Region:
         height_ratio=(int(rows[-1]) + 1 - int(rows[0])) / height,
         area_ratio=area / inside.size,
         mean_score=total / area,
+        anomaly_type=name,
     )
 
 
 @lru_cache(maxsize=32)
-def _smoothing_matrix(length: int, sigma_px: float) -> NDArray[np.float32]:
-    """Return (112, length): bilinear upsampling, then a Gaussian with reflected borders."""
-    matrix = interpolation_matrix(length, REGION_GRID_PX)
-    sigma = sigma_px * REGION_GRID_PX / MODEL_PX
+def _smoothing_matrix(length: int, grid: int, sigma: float) -> NDArray[np.float32]:
+    """Return (grid, length): bilinear upsampling, then a Gaussian (sigma in cells), borders reflected."""
+    matrix = interpolation_matrix(length, grid)
     if sigma > 0:
-        reach = min(int(np.ceil(3 * sigma)), REGION_GRID_PX)
+        reach = min(int(np.ceil(3 * sigma)), grid)
         weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
         padded = np.pad(matrix, ((reach, reach), (0, 0)), mode="symmetric")
-        rows = (padded[k : k + REGION_GRID_PX] * w for k, w in enumerate(weights / weights.sum()))
+        rows = (padded[k : k + grid] * w for k, w in enumerate(weights / weights.sum()))
         matrix = np.sum(list(rows), axis=0)
     frozen = matrix.astype(np.float32)
     frozen.flags.writeable = False  # shared by all callers

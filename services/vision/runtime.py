@@ -1,12 +1,14 @@
 """A model folder run in this process with ONNX Runtime, for `loupe inspect` without a stack.
 
-Verifies the folder against its manifest first. Serving does the same through Triton; both give
-the same numbers. ONNX Runtime is imported when a model is opened, not before.
+Verifies the folder against its manifest and the graph by its golden photos first. Serving does the
+same through Triton; both give the same numbers. ONNX Runtime is imported when a model is opened, not
+before.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.domain.errors import CorruptModel
-from services.domain.model_version import Manifest
+from services.domain.model_version import Manifest, Variant
+from services.vision.golden import check_golden, read_golden
+from services.vision.outputs import GraphOutputs
+from services.vision.variants import MODEL_FILE, to_serve
 from services.wire.manifest import decode_manifest
 
 if TYPE_CHECKING:
     import onnxruntime
 
+logger = logging.getLogger(__name__)
+
 MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.onnx"
 
 
 def verify_folder(folder: Path) -> Manifest:
@@ -55,23 +61,18 @@ def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSess
 
 
 class GraphSession:
-    """A fused graph in this process, from pixels to scores and maps."""
+    """A fused graph in this process, from pixels to what it says of them."""
 
     def __init__(self, model: Path | bytes, *, threads: int = 1) -> None:
         """Load an ONNX file or its bytes."""
         self._session = open_session(model, threads)
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [one.name for one in self._session.get_outputs()]
 
-    def infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Run the graph; may be called from several threads at once.
-
-        Args:
-            batch: (N, 224, 224, 3) uint8 RGB, as `decode` gives.
-
-        Returns:
-            scores (N,) float32, higher is more anomalous, and maps (N, h, w) float32.
-        """
-        scores, maps = self._session.run(["score", "map"], {"pixels": batch})
-        return np.asarray(scores, np.float32), np.asarray(maps, np.float32)
+    def infer(self, batch: NDArray[np.uint8]) -> GraphOutputs:
+        """Run the graph on (N, H, W, 3) uint8 RGB, as `decode` gives; several threads may call at once."""
+        values = self._session.run(self._outputs, {self._input: batch})
+        return GraphOutputs.of(dict(zip(self._outputs, values, strict=True)))
 
 
 class OnnxModel:
@@ -79,21 +80,43 @@ class OnnxModel:
 
     Attributes:
         manifest: of the folder.
+        variant: the precision that runs.
     """
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        """Verify and load the model in `folder`.
+        """Verify and load the model in `folder`: what serves, or fp32 where that proves wrong here.
 
         Raises:
-            CorruptModel: see `verify_folder`; or ONNX Runtime cannot load the graph.
+            CorruptModel: see `verify_folder`; or the graph cannot be loaded, or computes other numbers
+                than when it was trained.
         """
         self.manifest = verify_folder(folder)
-        try:
-            self._session = GraphSession(folder / MODEL_FILE, threads=threads)
-        except Exception as error:
-            message = f"ONNX Runtime cannot load {folder / MODEL_FILE}: {error}."
-            raise CorruptModel(message, folder=str(folder)) from error
+        variants = to_serve(self.manifest)
+        for variant in variants[:-1]:
+            try:
+                self._session, self.variant = _open_proved(folder, variant, threads), variant
+            except CorruptModel as error:
+                logger.warning("fp32 serves instead: %s", error.message)
+            else:
+                return
+        self._session, self.variant = _open_proved(folder, variants[-1], threads), variants[-1]
 
-    def infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return scores (N,) and maps (N, h, w) of (N, 224, 224, 3) pixels; see `GraphSession`."""
+    def infer(self, batch: NDArray[np.uint8]) -> GraphOutputs:
+        """Return what the model says of (N, H, W, 3) pixels; see `GraphSession`."""
         return self._session.infer(batch)
+
+
+def _open_proved(folder: Path, variant: Variant, threads: int) -> GraphSession:
+    """Load a graph and prove it by the golden photos.
+
+    Raises:
+        CorruptModel: it cannot be loaded, or computes other numbers.
+    """
+    try:
+        session = GraphSession(folder / variant.file, threads=threads)
+    except Exception as error:
+        message = f"ONNX Runtime cannot load {folder / variant.file}: {error}."
+        raise CorruptModel(message, folder=str(folder)) from error
+    golden = read_golden(folder, variant)
+    check_golden(session.infer(golden.inputs), golden.outputs, variant, str(folder))
+    return session

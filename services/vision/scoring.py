@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.domain.inspection import Region
-from services.domain.model_version import Calibration
+from services.domain.model_version import Calibration, Manifest
 from services.vision import student_t
-from services.vision.regions import regions_of, smooth_map
+from services.vision.outputs import ImageOutputs
+from services.vision.regions import regions_of
+from services.vision.type_masks import names_of, places_of
 
 # A version's `normal_sd` holds a prior worth this many degrees of freedom, see `normal_spread`.
 _PRIOR_DEGREES = 4
@@ -32,19 +34,14 @@ class Judgement:
     regions: tuple[Region, ...]
 
 
-def judge(score: float, anomaly_map: NDArray[np.float32], calibration: Calibration) -> Judgement:
-    """Judge one frame.
-
-    Args:
-        score: the graph's image score.
-        anomaly_map: (h, w) float32, the graph's map.
-        calibration: of the same model version.
-    """
+def judge(one: ImageOutputs, manifest: Manifest) -> Judgement:
+    """Judge one frame by what a version's graph says of it."""
+    calibration, score = manifest.calibration, one.score
     is_anomalous = score >= calibration.threshold
     regions: tuple[Region, ...] = ()
     if is_anomalous:  # most frames are normal, and cost nothing here
-        smooth = smooth_map(anomaly_map, calibration.map_sigma_px)
-        regions = regions_of(smooth, calibration.map_threshold)
+        places = places_of(one, manifest)
+        regions = regions_of(places.classes(), places.smooth, names_of(manifest))
     return Judgement(
         is_anomalous=is_anomalous,
         is_uncertain=calibration.uncertain_low <= score <= calibration.uncertain_high,

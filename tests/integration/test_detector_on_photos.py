@@ -54,7 +54,7 @@ def scores_of(
 ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     model = OnnxModel(fitted.folder, threads=2)
     parts = [
-        model.infer(np.stack([decode(one.read()).pixels for one in images[start : start + 8]]))[0]
+        model.infer(np.stack([decode(one.read()).pixels for one in images[start : start + 8]])).scores
         for start in range(0, len(images), 8)
     ]
     return np.concatenate(parts)

@@ -10,20 +10,21 @@ import shutil
 from pathlib import Path
 from string import Template
 
-from services.domain.model_version import Manifest, TensorSpec
+from services.domain.model_version import Manifest, TensorSpec, Variant
 
 _TEMPLATE = Path(__file__).parent / "python_backend"
 _GRAPH_FILE = "model.onnx"
 _TRITON_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
-def write_model(place: Path, version: Path, manifest: Manifest, threads: int) -> None:
-    """Write a version to `place`, whose name is the model's, for the Python backend.
+def write_model(place: Path, version: Path, manifest: Manifest, variant: Variant, threads: int) -> None:
+    """Write one variant of a version to `place`, whose name is the model's, for the Python backend.
 
     Args:
-        place: folder of the model in the repository; made if it is not there.
+        place: folder of the model in the repository; made if it is not there, and its graph replaced if so.
         version: a verified model folder.
         manifest: its manifest.
+        variant: which of its graphs, see `services.vision.variants`.
         threads: CPU threads for the graph.
     """
     inside = place / "1"
@@ -32,9 +33,9 @@ def write_model(place: Path, version: Path, manifest: Manifest, threads: int) ->
     graph = inside / _GRAPH_FILE
     graph.unlink(missing_ok=True)
     try:
-        graph.hardlink_to(version / _GRAPH_FILE)
+        graph.hardlink_to(version / variant.file)
     except OSError:  # another file system
-        shutil.copyfile(version / _GRAPH_FILE, graph)
+        shutil.copyfile(version / variant.file, graph)
     (place / "config.pbtxt").write_text(config_of(place.name, manifest, threads))
 
 

@@ -42,7 +42,7 @@ from services.embedded.stack import StackAddresses
 from services.results.ledger import prove
 from services.trainer.fit import FittedModel, fit_model
 from services.trainer.registry import Registry, new_version
-from services.vision.runtime import MODEL_FILE
+from services.vision.variants import MODEL_FILE
 from services.wire.model import encode_announcement
 
 PROJECT = "demo"

@@ -13,7 +13,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from services.domain.model_version import Backbone, Calibration, Manifest, TensorSpec
-from services.trainer.model_folder import Golden, write_folder
+from services.trainer.model_folder import write_folder
+from services.vision.golden import Golden
+from services.vision.outputs import GraphOutputs
 
 SIDE_PX = 16
 THRESHOLD = 5.0
@@ -60,7 +62,7 @@ def write_version(parent: Path, version: str = "v1", *, project: str = "plates",
         [np.full((SIDE_PX, SIDE_PX, 3), value, np.uint8) for value in (20, 120, 220)]
     )
     maps = (inputs.astype(np.float32) * np.float32(10 / 255)).mean(axis=3)
-    golden = Golden(inputs, maps.mean(axis=(1, 2)) + np.float32(lie), maps)
+    golden = Golden(inputs, GraphOutputs(maps.mean(axis=(1, 2)) + np.float32(lie), maps))
     manifest = Manifest(
         project=project,
         version=version,

@@ -34,9 +34,9 @@ def test_names_become_what_triton_takes(lease: Lease) -> None:
 
 
 def test_a_loaded_model_judges(model: ServedModel) -> None:
-    scores, maps = model.infer(BATCH)
-    assert scores.tolist() == pytest.approx([10, 10])
-    assert maps.shape == (2, 16, 16)
+    found = model.infer(BATCH)
+    assert found.scores.tolist() == pytest.approx([10, 10])
+    assert found.maps.shape == (2, 16, 16)
 
 
 def test_other_numbers_than_when_trained_are_refused(

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from services.domain.model_version import Backbone, Calibration, Manifest, TensorSpec
-from services.trainer.model_folder import Golden, write_folder
+from services.trainer.model_folder import write_folder
+from services.vision.golden import Golden
+from services.vision.outputs import GraphOutputs
 
 CREATED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -31,7 +33,6 @@ def model_folder(
         files={},
         metrics={"image_auroc": 0.99},
     )
-    golden = Golden(
-        np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.float32), np.zeros((1, 2, 2), np.float32)
-    )
+    outputs = GraphOutputs(np.zeros(1, np.float32), np.zeros((1, 2, 2), np.float32))
+    golden = Golden(np.zeros((1, 2, 2, 3), np.uint8), outputs)
     return write_folder(parent, manifest, model=f"{project} {version}".encode(), golden=golden, card="<p>")

@@ -18,8 +18,8 @@ from services.trainer.families.protocol import Budget, FitData
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import FittedModel, Recipe, fit_model
 from services.trainer.graph import fuse
-from services.trainer.model_folder import read_golden
 from services.vision.decode import decode
+from services.vision.golden import read_golden
 from services.vision.runtime import GraphSession, OnnxModel, verify_folder
 from services.vision.scoring import judge
 from tests.unit.trainer.pictures import picture, pictures
@@ -42,17 +42,13 @@ def test_scratches_stand_out(fitted: FittedModel) -> None:
     model = OnnxModel(fitted.folder)
     good = np.stack([decode(picture(FRESH_SEED + one)).pixels for one in range(12)])
     bad = np.stack([decode(picture(FRESH_SEED + one, is_bad=True)).pixels for one in range(4)])
-    good_scores, good_maps = model.infer(good)
-    bad_scores, bad_maps = model.infer(bad)
-    assert bad_scores.min() > good_scores.max()
-    calibration = model.manifest.calibration
-    rejected = [
-        judge(float(s), m, calibration).is_anomalous for s, m in zip(good_scores, good_maps, strict=True)
-    ]
+    found_good, found_bad = model.infer(good), model.infer(bad)
+    assert found_bad.scores.min() > found_good.scores.max()
+    rejected = [judge(one, model.manifest).is_anomalous for one in found_good]
     # A 2 % promise rejects 2 or more of 12 good plates once in 40 runs; the seed is fixed.
     assert sum(rejected) <= 1
-    for score, anomaly_map in zip(bad_scores, bad_maps, strict=True):
-        region = judge(float(score), anomaly_map, calibration).regions[0]
+    for one in found_bad:
+        region = judge(one, model.manifest).regions[0]
         # Scratches start between 60 and 90 of 160 and are 30 x 14 long.
         assert 50 / 160 < region.left_ratio + region.width_ratio / 2 < 130 / 160
 
@@ -69,18 +65,19 @@ def test_graph_agrees_with_the_trainer(extractor: FeatureExtractor, recipe: Reci
     pixels = np.stack([decode(picture(FRESH_SEED + one, is_bad=one % 2 == 0)).pixels for one in range(batch)])
     features = extractor.extract(pixels)
     distances = [head.distances(features) for head in heads]
-    scores, maps = session.infer(pixels)
-    np.testing.assert_allclose(scores, calibrated.scorer.scores(distances), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(maps, calibrated.scorer.maps(distances), rtol=1e-4, atol=1e-3)
+    found = session.infer(pixels)
+    np.testing.assert_allclose(found.scores, calibrated.scorer.scores(distances), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.maps, calibrated.scorer.maps(distances), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
 def test_a_frames_score_does_not_depend_on_its_batch(fitted: FittedModel, batch: int) -> None:
     golden = read_golden(fitted.folder)
     repeated = np.concatenate([golden.inputs] * 4)[:batch]
-    scores, maps = OnnxModel(fitted.folder, threads=2).infer(repeated)
-    assert (scores.shape, maps.shape) == ((batch,), (batch, 56, 56))
-    np.testing.assert_allclose(scores, np.concatenate([golden.scores] * 4)[:batch], rtol=1e-4, atol=1e-4)
+    found = OnnxModel(fitted.folder, threads=2).infer(repeated)
+    assert (found.scores.shape, found.maps.shape) == ((batch,), (batch, 56, 56))
+    expected = np.concatenate([golden.outputs.scores] * 4)[:batch]
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_model(fitted: FittedModel, recipe: Recipe, tmp_path: Path) -> None:
@@ -104,14 +101,14 @@ def test_few_photos_warn_and_go_on(recipe: Recipe, tmp_path: Path, count: int) -
     fitted = fit_model(pictures(count), project="p", version="v1", out_dir=tmp_path, recipe=recipe)
     assert any(f"Only {count} normal photos" in warning for warning in fitted.manifest.warnings)
     model = OnnxModel(fitted.folder)
-    scores, _ = model.infer(np.stack([decode(picture(FRESH_SEED + one)).pixels for one in range(8)]))
+    scores = model.infer(np.stack([decode(picture(FRESH_SEED + one)).pixels for one in range(8)])).scores
     assert np.mean(scores >= model.manifest.calibration.threshold) <= 0.25
 
 
 def test_equal_looking_photos_can_be_fitted(recipe: Recipe, tmp_path: Path) -> None:
     plain = [LabelledImage(b"P6 8 8 255\n" + bytes([90 + one]) * 192, str(one)) for one in range(4)]
     fitted = fit_model(plain, project="p", version="v1", out_dir=tmp_path, recipe=recipe)
-    scores, _ = OnnxModel(fitted.folder).infer(np.stack([decode(one.read()).pixels for one in plain]))
+    scores = OnnxModel(fitted.folder).infer(np.stack([decode(one.read()).pixels for one in plain])).scores
     assert np.isfinite(scores).all()
     assert (scores < fitted.manifest.calibration.threshold).all()
 

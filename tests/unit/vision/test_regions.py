@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from services.domain.inspection import Region
 from services.vision.regions import (
     MAX_REGIONS,
     interpolation_matrix,
@@ -47,29 +48,39 @@ def test_components_agree_with_flood_fill(mask: NDArray[np.bool_]) -> None:
     assert found == flooded(mask)  # in reading order, too
 
 
+def regions(
+    anomaly_map: NDArray[np.float32], map_threshold: float, input_px: int = 224
+) -> tuple[Region, ...]:
+    smooth = smooth_map(anomaly_map, 2.0, input_px)
+    return regions_of((smooth >= map_threshold).astype(np.uint8), smooth, ("anomaly",))
+
+
 @settings(deadline=None)
-@given(arrays(np.float32, (28, 28), elements=st.floats(-5, 50, width=32)), st.floats(0.5, 10))
+@given(arrays(np.float32, (56, 56), elements=st.floats(-5, 50, width=32)), st.floats(0.5, 10))
 def test_regions_are_inside_the_image_and_largest_first(
     anomaly_map: NDArray[np.float32], map_threshold: float
 ) -> None:
-    regions = regions_of(smooth_map(anomaly_map, 2.0), map_threshold)
-    assert 1 <= len(regions) <= MAX_REGIONS
-    areas = [one.area_ratio for one in regions]
+    found = regions(anomaly_map, map_threshold)
+    assert len(found) <= MAX_REGIONS
+    areas = [one.area_ratio for one in found]
     assert areas == sorted(areas, reverse=True)
     assert sum(areas) <= 1 + 1e-9
-    for one in regions:
+    for one in found:
         assert one.left_ratio >= 0
         assert one.top_ratio >= 0
         assert one.left_ratio + one.width_ratio <= 1 + 1e-9
         assert one.top_ratio + one.height_ratio <= 1 + 1e-9
         assert 0 < one.area_ratio <= one.width_ratio * one.height_ratio + 1e-9
+        assert one.mean_score >= map_threshold - 1e-4
 
 
-def test_two_spots_become_two_regions_in_place() -> None:
-    anomaly_map = np.zeros((28, 28), np.float32)
-    anomaly_map[2:8, 4:10] = 9
-    anomaly_map[20:23, 20:22] = 9
-    large, small = regions_of(smooth_map(anomaly_map, 2.0), 4.0)
+@pytest.mark.parametrize("cells", [28, 56, 168])
+def test_two_spots_become_two_regions_in_place_on_any_grid(cells: int) -> None:
+    side = cells // 28
+    anomaly_map = np.zeros((cells, cells), np.float32)
+    anomaly_map[2 * side : 8 * side, 4 * side : 10 * side] = 9
+    anomaly_map[20 * side : 23 * side, 20 * side : 22 * side] = 9
+    large, small = regions(anomaly_map, 4.0, input_px=cells * 4)
     # Cells 4-10 of 28 across and 2-8 down, within half a cell of blur on each side.
     assert large.left_ratio == pytest.approx(4 / 28, abs=0.5 / 28)
     assert large.top_ratio == pytest.approx(2 / 28, abs=0.5 / 28)
@@ -79,19 +90,36 @@ def test_two_spots_become_two_regions_in_place() -> None:
     assert large.anomaly_type == "anomaly"
 
 
-def test_a_weak_map_still_names_its_highest_place() -> None:
-    anomaly_map = np.zeros((28, 28), np.float32)
-    anomaly_map[10, 10] = 1
-    (only,) = regions_of(smooth_map(anomaly_map, 2.0), map_threshold=5.0)
-    assert only.left_ratio < 10.5 / 28 < only.left_ratio + only.width_ratio
+def test_regions_of_different_types_stand_together_largest_first() -> None:
+    classes = np.zeros((8, 8), np.uint8)
+    classes[0, :3], classes[4:6, 4:6], classes[7, 7] = 1, 2, 1
+    smooth = classes.astype(np.float32)
+    found = regions_of(classes, smooth, ("scratch", "anomaly"))
+    assert [(one.anomaly_type, one.area_ratio * 64, one.mean_score) for one in found] == [
+        ("anomaly", 4, 2),
+        ("scratch", 3, 1),
+        ("scratch", 1, 1),
+    ]
 
 
 def test_smoothing_keeps_a_constant_map_and_the_mean() -> None:
-    constant = np.full((28, 28), 3.5, np.float32)
-    np.testing.assert_allclose(smooth_map(constant, 2.0), 3.5, rtol=1e-5)
-    noise = np.random.default_rng(0).random((28, 28), np.float32)
-    assert smooth_map(noise, 4.0).mean() == pytest.approx(noise.mean(), rel=0.02)
-    assert smooth_map(noise, 8.0).std() < smooth_map(noise, 2.0).std()
+    constant = np.full((56, 56), 3.5, np.float32)
+    np.testing.assert_allclose(smooth_map(constant, 2.0, 224), 3.5, rtol=1e-5)
+    noise = np.random.default_rng(0).random((56, 56), np.float32)
+    assert smooth_map(noise, 4.0, 224).mean() == pytest.approx(noise.mean(), rel=0.02)
+    assert smooth_map(noise, 8.0, 224).std() < smooth_map(noise, 2.0, 224).std()
+
+
+def test_blur_is_in_pixels_of_the_model_whatever_the_map() -> None:
+    # A spot in the middle of a model of 224 px, on maps of 28 and 56 cells; and in one of 448 px.
+    def width_ratio(cells: int, input_px: int) -> float:
+        spot = np.zeros((cells, cells), np.float32)
+        spot[cells // 2 - 1 : cells // 2 + 1, cells // 2 - 1 : cells // 2 + 1] = 1
+        smooth = smooth_map(spot, 16.0, input_px)
+        return float((smooth[len(smooth) // 2] >= smooth.max() / 2).mean())
+
+    assert width_ratio(56, 224) == pytest.approx(width_ratio(28, 224), rel=0.15)
+    assert width_ratio(112, 448) == pytest.approx(width_ratio(56, 224) / 2, rel=0.15)
 
 
 @given(st.integers(1, 40), st.integers(1, 120))

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.domain.model_version import Calibration
-from services.vision.scoring import confidence_of, judge, normal_tail
+from services.vision.outputs import ImageOutputs
+from services.vision.scoring import Judgement, confidence_of, normal_tail
+from services.vision.scoring import judge as judge_one
+from tests.unit.vision.manifests import manifest_of
 
 # 31 normal scores with mean 0.4 and sd 0.6, promise 2 %, 4 prior degrees: t(0.02, 34) = 2.136,
 # 0.4 + 2.136 * 0.6 * sqrt(1 + 1/31) = 1.702.
@@ -27,14 +30,18 @@ SPOT = np.zeros((28, 28), np.float32)
 SPOT[5, 5] = 20
 
 
+def judge(score: float) -> Judgement:
+    return judge_one(ImageOutputs(score, SPOT), manifest_of(CALIBRATION))
+
+
 def test_normal_frame_has_no_regions() -> None:
-    judgement = judge(0.3, SPOT, CALIBRATION)
+    judgement = judge(0.3)
     assert (judgement.is_anomalous, judgement.is_uncertain, judgement.regions) == (False, False, ())
     assert judgement.confidence > 0.9
 
 
 def test_anomalous_frame_names_its_regions() -> None:
-    judgement = judge(9.0, SPOT, CALIBRATION)
+    judgement = judge(9.0)
     assert judgement.is_anomalous
     assert not judgement.is_uncertain
     assert len(judgement.regions) == 1
@@ -42,13 +49,13 @@ def test_anomalous_frame_names_its_regions() -> None:
 
 
 def test_the_threshold_itself_is_anomalous() -> None:
-    assert judge(CALIBRATION.threshold, SPOT, CALIBRATION).is_anomalous
-    assert not judge(np.nextafter(CALIBRATION.threshold, 0), SPOT, CALIBRATION).is_anomalous
+    assert judge(CALIBRATION.threshold).is_anomalous
+    assert not judge(np.nextafter(CALIBRATION.threshold, 0)).is_anomalous
 
 
 @pytest.mark.parametrize(("score", "expected"), [(1.39, False), (1.4, True), (2.2, True), (2.21, False)])
 def test_uncertainty_is_a_closed_band(score: float, expected: bool) -> None:
-    assert judge(score, SPOT, CALIBRATION).is_uncertain is expected
+    assert judge(score).is_uncertain is expected
 
 
 def test_tail_at_the_threshold_is_the_promise() -> None:
