@@ -1,6 +1,14 @@
-"""Mask images as people draw them -> one black-and-white mask per anomaly type (arrow 5).
+"""Mask images as people draw them -> which pixels are of an anomaly type (arrow 5).
 
-White, or the colour that was named for the type, is anomaly; everything else is not. Stores nothing.
+`read_drawn_mask` takes what people and other systems draw and gives one kind of file: 8-bit grey, 255 where
+the anomaly is. `read_mask` reads only that kind. Stores nothing.
+
+What a drawn mask marks is decided per file:
+
+- a colour is named for the type: the pixels of exactly this colour, if at least half opaque;
+- some pixels are transparent: those that are at least half opaque, whatever their one colour;
+- else it is black and white. White is the anomaly, unless the background is white: that is when white is
+  more than half of the picture and more than half of its outermost pixels, and there is black as well.
 """
 
 from __future__ import annotations
@@ -13,43 +21,90 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from services.domain.errors import BadRequest
-from services.vision.decode import decode
+from services.vision.decode import UPRIGHT_BY, decode, open_image, orientation_of
+from services.vision.regions import label_components
 
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 # JPEG and antialiasing turn white into nearly white; half way to black is the usual border.
 _WHITE_FROM = 128
+# The edges of soft brushes: as much paint as ground.
+_OPAQUE_FROM = 128
 # Grey whose channels differ by less is noise of a lossy file, not a colour.
 _GREY_WITHIN = 24
 
 
-def read_mask(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> bytes:
+def read_drawn_mask(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> bytes:
     """Return a mask as PNG: 8-bit grey, 255 where the anomaly is, 0 elsewhere; equal masks, equal bytes.
 
     Args:
         data: an encoded image of any format that `decode` reads.
         size_px: width and height of the upright picture that the mask speaks of.
-        colour: `#rrggbb` of the type in a mask with a colour per type; None: white.
+        colour: `#rrggbb` of the type in a mask with a colour per type; None: see the module.
 
     Raises:
         UnreadableImage: not an image.
         BadRequest: of another size than the picture, without a single marked pixel, or in colours that
             nobody named; the sentence says which.
     """
+    return _encoded(drawn_pixels(data, size_px, colour))
+
+
+def drawn_pixels(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> NDArray[np.bool_]:
+    """Return (height, width) of what a drawn mask marks; see `read_drawn_mask`."""
+    opaque = _with_transparency(data)
+    if opaque is None:
+        seen = decode(data, size_px)
+        _check_size((seen.width_px, seen.height_px), size_px)
+        marked = _off_ground(seen.pixels) if colour is None else _of_colour(seen.pixels, colour)
+    else:
+        _check_size((opaque.shape[1], opaque.shape[0]), size_px)
+        pixels, marked = opaque[:, :, :3], opaque[:, :, 3] >= _OPAQUE_FROM
+        if colour is None:
+            _check_one_colour(pixels[marked])
+        else:
+            marked = marked & _of_colour(pixels, colour)
+    _check_marks(marked, colour or ("white" if opaque is None else "opaque"))
+    return marked
+
+
+def read_mask(data: bytes, size_px: tuple[int, int]) -> bytes:
+    """Return a black-and-white mask as `read_drawn_mask` does, white always being the anomaly.
+
+    What was read once is read the same again, even a mask of nearly the whole picture.
+
+    Raises:
+        UnreadableImage, BadRequest: as `read_drawn_mask`.
+    """
+    return _encoded(white_pixels(data, size_px))
+
+
+def white_pixels(data: bytes, size_px: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return (height, width) of what is white; see `read_mask`."""
     seen = decode(data, size_px)
-    if (seen.width_px, seen.height_px) != size_px:
-        message = (
-            f"The mask has {seen.width_px} x {seen.height_px} pixels, "
-            f"the picture {size_px[0]} x {size_px[1]}; they have to be equal."
-        )
-        raise BadRequest(message, mask_px=(seen.width_px, seen.height_px), image_px=size_px)
-    marked = _white(seen.pixels) if colour is None else _of_colour(seen.pixels, colour)
-    if not marked.any():
-        wanted = "white" if colour is None else colour
-        raise BadRequest(f"The mask marks nothing: no pixel of it is {wanted}.")
-    file = io.BytesIO()
-    # (H, W) bool -> (H, W) uint8, 0 or 255
-    Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).save(file, "PNG")
-    return file.getvalue()
+    _check_size((seen.width_px, seen.height_px), size_px)
+    marked = _white(seen.pixels)
+    _check_marks(marked, "white")
+    return marked
+
+
+def on_grid(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return (side, side) of an (H, W) mask: the cells of which half or more is marked.
+
+    Half keeps areas, so that overlaps with it are fair. But a region may be smaller than a cell, and a lost
+    one would be learnt as normal: where no cell of a region is half marked, its fullest one stands for it.
+    """
+    covered = np.asarray(
+        Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX), np.float32
+    )
+    marked = covered >= 0.5
+    labels, count = label_components(covered > 0)
+    flat = labels.ravel()
+    fullest = np.zeros(count + 1, np.float32)
+    np.maximum.at(fullest, flat, covered.ravel())
+    is_small = fullest < 0.5
+    is_small[0] = False
+    kept = is_small[labels] & (covered >= fullest[labels])
+    return np.asarray(marked | kept)
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -75,19 +130,71 @@ def checked_colour(text: str) -> str:
     return f"#{found[1].lower()}"
 
 
+def _with_transparency(data: bytes) -> NDArray[np.uint8] | None:
+    """Return upright (H, W, 4) uint8 RGBA of an image with transparent pixels, None of any other."""
+    with open_image(data) as image:
+        image.load()
+        if not image.has_transparency_data:
+            return None
+        rgba = image.convert("RGBA")
+        orientation = orientation_of(image)
+        if orientation in UPRIGHT_BY and image.format != "TIFF":  # which Pillow turns itself
+            rgba = rgba.transpose(UPRIGHT_BY[orientation])
+        pixels = np.asarray(rgba)
+    return pixels if (pixels[:, :, 3] < _OPAQUE_FROM).any() else None
+
+
+def _check_size(found_px: tuple[int, int], size_px: tuple[int, int]) -> None:
+    if found_px != size_px:
+        message = (
+            f"The mask has {found_px[0]} x {found_px[1]} pixels, "
+            f"the picture {size_px[0]} x {size_px[1]}; they have to be equal."
+        )
+        raise BadRequest(message, mask_px=found_px, image_px=size_px)
+
+
+def _check_marks(marked: NDArray[np.bool_], wanted: str) -> None:
+    if not marked.any():
+        raise BadRequest(f"The mask marks nothing: no pixel of it is {wanted}.")
+
+
+def _off_ground(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return (H, W) of (H, W, 3) in black and white: what is not the ground; see the module."""
+    white = _white(pixels)
+    rim = np.concatenate([white[0], white[-1], white[1:-1, 0], white[1:-1, -1]])
+    is_white_ground = white.mean() > 0.5 and rim.mean() > 0.5 and not white.all()
+    return ~white if is_white_ground else white
+
+
 def _white(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return (H, W) of (H, W, 3): what is nearer to white than to black."""
     spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
     if (spread > _GREY_WITHIN).any():
-        message = (
-            "The mask has colours. Say which colour is which type (scratch=#d62728), "
-            "or draw one black-and-white mask per type."
-        )
-        raise BadRequest(message)
+        raise _unnamed_colours()
     return np.asarray(pixels[:, :, 1] >= _WHITE_FROM)
+
+
+def _check_one_colour(pixels: NDArray[np.uint8]) -> None:
+    """Refuse (K, 3) pixels of several colours, each of which may be a type."""
+    if len(pixels) and (np.ptp(pixels, axis=0) > _GREY_WITHIN).any():
+        raise _unnamed_colours()
+
+
+def _unnamed_colours() -> BadRequest:
+    return BadRequest(
+        "The mask has colours. Say which colour is which type (scratch=#d62728), "
+        "or draw one black-and-white mask per type."
+    )
 
 
 def _of_colour(pixels: NDArray[np.uint8], colour: str) -> NDArray[np.bool_]:
     """Return (H, W) of (H, W, 3): exactly this colour."""
     wanted = np.array(list(bytes.fromhex(checked_colour(colour)[1:])), np.uint8)
     return np.asarray((pixels == wanted).all(axis=2))
+
+
+def _encoded(marked: NDArray[np.bool_]) -> bytes:
+    file = io.BytesIO()
+    # (H, W) bool -> (H, W) uint8, 0 or 255
+    Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).save(file, "PNG")
+    return file.getvalue()
