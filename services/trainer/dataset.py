@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from services.domain.errors import ImageTooLarge, UnreadableImage
 from services.domain.label import Split, Verdict
-from services.vision.decode import decode
+from services.vision.decode import MODEL_INPUT_PX, decode
 
-# 1,000 inputs of 224 x 224 x 3 bytes are 150 MB, a seventh of the 1 GB that a fit may take.
+INPUT_PX = MODEL_INPUT_PX[0]
+# 1,000 inputs of 224 x 224 x 3 bytes are 150 MB, a seventh of the 1 GB that a fit may take; of larger
+# ones fewer are kept.
 MAX_CACHED_IMAGES = 1000
 BATCH_IMAGES = 8
 _THUMBNAIL_PX = 28
@@ -66,12 +69,19 @@ class Dataset:
         images: the photos, without copies and damaged files.
         skipped: those left out, with reasons.
         digest: SHA-256 over the names and pixels of `images`.
+        input_px: side of the pixels, as the model takes them.
     """
 
     def __init__(
-        self, images: Sequence[LabelledImage], progress: Callable[[float], None] | None = None
+        self,
+        images: Sequence[LabelledImage],
+        progress: Callable[[float], None] | None = None,
+        *,
+        input_px: int = INPUT_PX,
     ) -> None:
         """Decode every photo once; unreadable ones and copies go to `skipped`."""
+        self.input_px = input_px
+        most_cached = MAX_CACHED_IMAGES * INPUT_PX**2 // input_px**2
         kept: list[LabelledImage] = []
         skipped: list[SkippedImage] = []
         thumbnails: list[NDArray[np.float32]] = []
@@ -79,7 +89,7 @@ class Dataset:
         names_by_pixels: dict[bytes, str] = {}
         digest = hashlib.sha256()
         for done, image in enumerate(images, start=1):
-            pixels = _read_or_reason(image)
+            pixels = _read_or_reason(image, input_px)
             if progress:
                 progress(done / len(images))
             if isinstance(pixels, str):
@@ -94,7 +104,7 @@ class Dataset:
             digest.update(image.name.encode() + b"\x00" + fingerprint)
             kept.append(image)
             thumbnails.append(_thumbnail(pixels))
-            if len(self._pixels) < MAX_CACHED_IMAGES:
+            if len(self._pixels) < most_cached:
                 self._pixels.append(pixels)
         self.images = tuple(kept)
         self.skipped = tuple(skipped)
@@ -106,13 +116,13 @@ class Dataset:
         return len(self.images)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return (224, 224, 3) uint8 RGB of photo `index`."""
+        """Return (S, S, 3) uint8 RGB of photo `index`, S = `input_px`."""
         if index < len(self._pixels):
             return self._pixels[index]
-        return decode(self.images[index].read()).pixels
+        return decode(self.images[index].read(), (self.input_px, self.input_px)).pixels
 
     def batches(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index of the first photo, (N, 224, 224, 3) uint8) with N <= 8, in order."""
+        """Yield (index of the first photo, (N, S, S, 3) uint8) with N <= 8, in order."""
         for start in range(0, len(self), BATCH_IMAGES):
             stop = min(start + BATCH_IMAGES, len(self))
             yield start, np.stack([self.pixels(index) for index in range(start, stop)])
@@ -148,10 +158,10 @@ class Dataset:
         return np.asarray(np.sqrt(np.mean(difference * difference, axis=1)), np.float32)
 
 
-def _read_or_reason(image: LabelledImage) -> NDArray[np.uint8] | str:
-    """Return (224, 224, 3) pixels, or why there are none."""
+def _read_or_reason(image: LabelledImage, input_px: int) -> NDArray[np.uint8] | str:
+    """Return (S, S, 3) pixels, or why there are none."""
     try:
-        return decode(image.read()).pixels
+        return decode(image.read(), (input_px, input_px)).pixels
     except (UnreadableImage, ImageTooLarge) as error:
         return error.message
     except OSError as error:
@@ -159,7 +169,17 @@ def _read_or_reason(image: LabelledImage) -> NDArray[np.uint8] | str:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return (28 * 28 * 3,) float32 block means."""
-    block = pixels.shape[0] // _THUMBNAIL_PX
-    blocks = pixels.reshape(_THUMBNAIL_PX, block, _THUMBNAIL_PX, block, 3)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32).ravel(), np.float32)
+    """Return (28 * 28 * 3,) float32 block means; cells are shared where 28 does not divide the side."""
+    means = _block_means(pixels.shape[0])
+    channels = pixels.transpose(2, 0, 1).astype(np.float32)
+    return np.asarray((means @ channels @ means.T).ravel(), np.float32)
+
+
+@lru_cache(maxsize=8)
+def _block_means(length: int) -> NDArray[np.float32]:
+    """Return (28, length): each row the share of every pixel in one of 28 equal stretches."""
+    ends = np.arange(_THUMBNAIL_PX + 1) * length / _THUMBNAIL_PX
+    covered = np.clip(
+        ends[:, None] - np.arange(length), 0, 1
+    )  # (29, length): share of a pixel before each end
+    return np.asarray(np.diff(covered, axis=0) * _THUMBNAIL_PX / length, np.float32)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
 from services.domain.label import Verdict
 from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, Manifest
-from services.trainer.backbones.efficientnet import load_backbone
+from services.trainer.backbones.opening import calibrated, open_backbone
 from services.trainer.calibration import Calibrated, calibrate
 from services.trainer.card.page import render_card
 from services.trainer.dataset import Dataset, LabelledImage, SkippedImage
@@ -30,7 +30,9 @@ from services.trainer.families.memory import MemoryFamily
 from services.trainer.families.protocol import Budget, Family, FitData, Head
 from services.trainer.features import FeatureExtractor
 from services.trainer.graph import fuse, inputs_of, outputs_of
-from services.trainer.model_folder import Golden, version_exists, write_folder
+from services.trainer.model_folder import version_exists, write_folder
+from services.trainer.tiling import check_tiles, tiled_px
+from services.vision.golden import Golden
 from services.vision.runtime import GraphSession
 
 logger = logging.getLogger(__name__)
@@ -66,13 +68,15 @@ class Recipe:
     Attributes:
         family: which heads to fit.
         budget: what they may cost.
-        backbone: ONNX file; None: the one that set-up prepared.
+        backbone: see `services.trainer.backbones.opening.open_backbone`.
+        backbone_licence: of its weights, where the file does not say.
         threads: CPU threads.
     """
 
     family: Family = field(default_factory=MemoryFamily)
     budget: Budget = field(default_factory=Budget)
-    backbone: Path | None = None
+    backbone: str | Path | None = None
+    backbone_licence: str = ""
     threads: int = 2
 
 
@@ -115,11 +119,13 @@ def fit_model(
     """
     started_monotonic_s = time.monotonic()
     _check_request(options.max_false_reject_ratio, out_dir / version)
+    check_tiles(options.tiles)
     recipe = recipe or Recipe()
     tell = progress or (lambda _stage, _done_ratio: None)
-    backbone = load_backbone(recipe.backbone)
-    normals, anomalies = _read(images, tell)
-    candidate = _fit_candidate(recipe, backbone.path, normals, anomalies, options, tell)
+    backbone = open_backbone(recipe.backbone, licence=recipe.backbone_licence, seed=options.seed)
+    normals, anomalies = _read(images, tell, tiled_px(backbone.input_px, options.tiles))
+    extractor = FeatureExtractor(calibrated(backbone, normals), tiles=options.tiles, threads=recipe.threads)
+    candidate = _fit_candidate(recipe, extractor, normals, anomalies, options, tell)
     skipped = (*normals.skipped, *anomalies.skipped)
     fit_s = time.monotonic() - started_monotonic_s
     manifest = Manifest(
@@ -130,12 +136,13 @@ def fit_model(
         inputs=inputs_of(candidate.calibrated.scorer.input_px),
         outputs=outputs_of(candidate.calibrated.scorer.input_px),
         calibration=candidate.calibrated.calibration,
-        backbone=backbone.identity,
+        backbone=extractor.backbone.identity,
         data_digest=normals.digest,
         train_images=len(normals),
         files={},
         metrics={"fit_s": round(fit_s, 3), **_metrics(candidate)},
-        warnings=(*candidate.calibrated.warnings, *_warnings_of(skipped)),
+        tiles=options.tiles,
+        warnings=(*backbone.warnings, *candidate.calibrated.warnings, *_warnings_of(skipped)),
         seed=options.seed,
     )
     folder, manifest = _write(out_dir, manifest, candidate, skipped)
@@ -173,30 +180,30 @@ def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
         raise version_exists(folder)
 
 
-def _read(images: Sequence[LabelledImage], tell: Progress) -> tuple[Dataset, Dataset]:
+def _read(images: Sequence[LabelledImage], tell: Progress, input_px: int) -> tuple[Dataset, Dataset]:
     """Return normal and anomalous photos, or say what is missing."""
     wanted = [one for one in images if one.label is Verdict.NORMAL]
-    normals = Dataset(wanted, partial(tell, "read"))
+    normals = Dataset(wanted, partial(tell, "read"), input_px=input_px)
     check_normals(len(normals), normals.skipped)
-    return normals, Dataset([one for one in images if one.label is Verdict.ANOMALY])
+    anomalous = [one for one in images if one.label is Verdict.ANOMALY]
+    return normals, Dataset(anomalous, input_px=input_px)
 
 
 def _fit_candidate(
     recipe: Recipe,
-    backbone: Path,
+    extractor: FeatureExtractor,
     normals: Dataset,
     anomalies: Dataset,
     options: FitOptions,
     tell: Progress,
 ) -> _Candidate:
     """Fit the family's heads, calibrate them, draw the graph and prove it."""
-    extractor = FeatureExtractor(backbone, threads=recipe.threads)
     groups = normals.groups()
     data = FitData(normals, groups, anomalies, extractor)
     heads = recipe.family.fit(data, recipe.budget, options.seed, partial(tell, "learn")).heads
     told = partial(tell, "calibrate")
     calibrated = calibrate(heads, normals, extractor, groups, options.max_false_reject_ratio, told)
-    graph = fuse(backbone, heads, calibrated.scorer)
+    graph = fuse(extractor, heads, calibrated.scorer)
     session = GraphSession(graph, threads=recipe.threads)
     golden, names = _golden(session, normals, anomalies)
     _prove_graph(heads, calibrated, extractor, golden)
@@ -212,8 +219,7 @@ def _golden(session: GraphSession, normals: Dataset, anomalies: Dataset) -> tupl
     )
     names = [normals.images[index].name for index in normal_at]
     names += [anomalies.images[index].name for index in anomaly_at]
-    scores, maps = session.infer(inputs)
-    return Golden(inputs, scores, maps), names
+    return Golden(inputs, session.infer(inputs)), names
 
 
 def _prove_graph(
@@ -226,7 +232,7 @@ def _prove_graph(
     """
     features = extractor.extract(golden.inputs)
     expected = calibrated.scorer.scores([head.distances(features) for head in heads])
-    gap = float(np.max(np.abs(expected - golden.scores) / np.maximum(np.abs(expected), 1)))
+    gap = float(np.max(np.abs(expected - golden.outputs.scores) / np.maximum(np.abs(expected), 1)))
     if not gap <= _GRAPH_TOLERANCE:  # NaN fails, too
         message = f"The graph's scores differ from the trainer's by {gap:.2g}; the model was not written."
         raise CorruptModel(message, gap=gap)
@@ -234,7 +240,7 @@ def _prove_graph(
 
 def _scores(session: GraphSession, dataset: Dataset) -> NDArray[np.float32]:
     """Return (n,) scores of all photos."""
-    parts = [session.infer(pixels)[0] for _, pixels in dataset.batches()]
+    parts = [session.infer(pixels).scores for _, pixels in dataset.batches()]
     return np.concatenate([np.zeros(0, np.float32), *parts])
 
 

@@ -26,15 +26,21 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
+        self._opsets = {"": OPSET_VERSION}
 
     @classmethod
-    def continuing(cls, graph: onnx.GraphProto) -> GraphBuilder:
-        """Return a builder that already holds a finished graph's nodes, constants and inputs."""
+    def continuing(cls, model: onnx.ModelProto) -> GraphBuilder:
+        """Return a builder that already holds a finished model's nodes, constants and inputs."""
         builder = cls()
-        builder._nodes.extend(graph.node)
-        builder._constants.extend(graph.initializer)
-        builder._inputs.extend(graph.input)
+        builder._inputs.extend(model.graph.input)
+        builder.include(model)
         return builder
+
+    def include(self, model: onnx.ModelProto) -> None:
+        """Append a finished model's nodes and constants; tensors of its inputs' names must exist."""
+        self._nodes.extend(model.graph.node)
+        self._constants.extend(model.graph.initializer)
+        self._opsets |= {entry.domain: entry.version for entry in model.opset_import if entry.domain}
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """Declare a graph input; a string in `shape` is a free axis."""
@@ -76,7 +82,7 @@ class GraphBuilder:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET_VERSION)],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in self._opsets.items()],
             ir_version=IR_VERSION,
             producer_name="loupe",
         )

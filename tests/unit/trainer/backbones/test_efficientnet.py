@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from services.domain.errors import MissingPart
-from services.trainer.backbones.efficientnet import WEIGHTS_SHA256, BackboneFile, build_graph, load_backbone
+from services.trainer.backbones.backbone_file import BackboneFile
+from services.trainer.backbones.efficientnet import WEIGHTS_SHA256, build_graph, load_backbone
 from services.trainer.features import FeatureExtractor
 from services.vision.runtime import open_session
 
@@ -102,21 +103,21 @@ def test_graph_agrees_with_the_network_written_out() -> None:
         np.testing.assert_allclose(output[0] / scale, expected[index] / scale, atol=1e-4)
 
 
-def test_prepared_backbone_has_its_taps_and_licence(backbone: BackboneFile) -> None:
-    taps = FeatureExtractor(backbone.path).taps
+def test_prepared_backbone_has_its_taps_and_licence(backbone: BackboneFile, backbone_path: Path) -> None:
+    taps = FeatureExtractor(backbone).taps
     assert {name: (tap.channels, tap.grid) for name, tap in taps.items()} == {
         "f4": (24, 56),
         "f8": (40, 28),
         "f16": (112, 14),
     }
-    record = json.loads(backbone.path.with_suffix(".json").read_text())
+    record = json.loads(backbone_path.with_suffix(".json").read_text())
     assert record["weights_sha256"] == WEIGHTS_SHA256
     assert "Apache" in record["licence_text"]
     assert backbone.identity.licence.startswith("Apache-2.0")
 
 
 def test_graph_needs_no_pad_nodes(backbone: BackboneFile) -> None:
-    operators = {node.op_type for node in onnx.load(backbone.path).graph.node}
+    operators = {node.op_type for node in onnx.load_model_from_string(backbone.model).graph.node}
     assert operators == {"Transpose", "Cast", "Sub", "Conv", "Clip", "Add"}
 
 
@@ -125,10 +126,10 @@ def test_absent_backbone_says_what_to_do(tmp_path: Path) -> None:
         load_backbone(tmp_path / "efficientnet-lite0.onnx")
 
 
-def test_changed_backbone_is_refused(backbone: BackboneFile, tmp_path: Path) -> None:
-    path = tmp_path / backbone.path.name
-    copy(backbone.path.with_suffix(".json"), tmp_path)
-    path.write_bytes(backbone.path.read_bytes()[:-1] + b"\x00")
+def test_changed_backbone_is_refused(backbone_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / backbone_path.name
+    copy(backbone_path.with_suffix(".json"), tmp_path)
+    path.write_bytes(backbone_path.read_bytes()[:-1] + b"\x00")
     with pytest.raises(MissingPart, match="changed"):
         load_backbone(path)
 
