@@ -20,7 +20,7 @@ from services.domain.errors import BadRequest
 from services.domain.frame import ImageReference
 from services.domain.label import Label, Mask, Verdict, entry_id_of
 from services.domain.project import checked_project_name
-from services.vision.masks import read_drawn_mask, size_of
+from services.vision.masks import read_mask, size_of
 from services.wire.label import LONGEST_AUTHOR, encode_label
 
 # As long as the producer itself tries; then the label was not taken.
@@ -99,9 +99,7 @@ class Labeller:
         data, frame_id = self._picture(said.where)
         # Also the check that it is a picture at all, before anything is stored.
         size_px = size_of(data)
-        drawn = [
-            (one.name, read_drawn_mask(self._read(one.where), size_px, one.colour)) for one in said.masks
-        ]
+        drawn = [(one.name, read_mask(self._read(one.where), size_px, one.colour)) for one in said.masks]
         image = self._store.put_image(DATASETS_BUCKET, data)
         label = Label(
             entry_id=entry_id_of(self._project, frame_id=frame_id, sha256=image.sha256),

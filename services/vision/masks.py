@@ -1,14 +1,14 @@
-"""Mask images as people draw them -> which pixels are of an anomaly type (arrow 5).
+"""Mask images as people draw them -> one black-and-white mask per anomaly type (arrow 5).
 
-`read_drawn_mask` takes what people and other systems draw and gives one kind of file: 8-bit grey, 255 where
-the anomaly is. `read_mask` reads only that kind. Stores nothing.
+What a mask marks is decided per file:
 
-What a drawn mask marks is decided per file:
-
+- it was written by `read_mask`, which it says itself: white;
 - a colour is named for the type: the pixels of exactly this colour, if at least half opaque;
 - some pixels are transparent: those that are at least half opaque, whatever their one colour;
 - else it is black and white. White is the anomaly, unless the background is white: that is when white is
   more than half of the picture and more than half of its outermost pixels, and there is black as well.
+
+Stores nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from services.domain.errors import BadRequest
 from services.vision.decode import UPRIGHT_BY, decode, open_image, orientation_of
 from services.vision.regions import label_components
 
+# A text in the PNG: which colour is the anomaly.
+_SIGN = "anomaly"
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 # JPEG and antialiasing turn white into nearly white; half way to black is the usual border.
 _WHITE_FROM = 128
@@ -33,8 +36,10 @@ _OPAQUE_FROM = 128
 _GREY_WITHIN = 24
 
 
-def read_drawn_mask(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> bytes:
+def read_mask(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> bytes:
     """Return a mask as PNG: 8-bit grey, 255 where the anomaly is, 0 elsewhere; equal masks, equal bytes.
+
+    What it returned is read the same again, even a mask of nearly the whole picture.
 
     Args:
         data: an encoded image of any format that `decode` reads.
@@ -46,16 +51,20 @@ def read_drawn_mask(data: bytes, size_px: tuple[int, int], colour: str | None = 
         BadRequest: of another size than the picture, without a single marked pixel, or in colours that
             nobody named; the sentence says which.
     """
-    return _encoded(drawn_pixels(data, size_px, colour))
+    return _encoded(marked_pixels(data, size_px, colour))
 
 
-def drawn_pixels(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> NDArray[np.bool_]:
-    """Return (height, width) of what a drawn mask marks; see `read_drawn_mask`."""
+def marked_pixels(data: bytes, size_px: tuple[int, int], colour: str | None = None) -> NDArray[np.bool_]:
+    """Return (height, width) bool of what a mask marks; see `read_mask`."""
     opaque = _with_transparency(data)
     if opaque is None:
         seen = decode(data, size_px)
         _check_size((seen.width_px, seen.height_px), size_px)
-        marked = _off_ground(seen.pixels) if colour is None else _of_colour(seen.pixels, colour)
+        if colour is not None:
+            marked = _of_colour(seen.pixels, colour)
+        else:
+            marked = _white(seen.pixels)
+            marked = ~marked if _is_white_ground(marked) and not _is_ours(data) else marked
     else:
         _check_size((opaque.shape[1], opaque.shape[0]), size_px)
         pixels, marked = opaque[:, :, :3], opaque[:, :, 3] >= _OPAQUE_FROM
@@ -64,26 +73,6 @@ def drawn_pixels(data: bytes, size_px: tuple[int, int], colour: str | None = Non
         else:
             marked = marked & _of_colour(pixels, colour)
     _check_marks(marked, colour or ("white" if opaque is None else "opaque"))
-    return marked
-
-
-def read_mask(data: bytes, size_px: tuple[int, int]) -> bytes:
-    """Return a black-and-white mask as `read_drawn_mask` does, white always being the anomaly.
-
-    What was read once is read the same again, even a mask of nearly the whole picture.
-
-    Raises:
-        UnreadableImage, BadRequest: as `read_drawn_mask`.
-    """
-    return _encoded(white_pixels(data, size_px))
-
-
-def white_pixels(data: bytes, size_px: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (height, width) of what is white; see `read_mask`."""
-    seen = decode(data, size_px)
-    _check_size((seen.width_px, seen.height_px), size_px)
-    marked = _white(seen.pixels)
-    _check_marks(marked, "white")
     return marked
 
 
@@ -158,12 +147,16 @@ def _check_marks(marked: NDArray[np.bool_], wanted: str) -> None:
         raise BadRequest(f"The mask marks nothing: no pixel of it is {wanted}.")
 
 
-def _off_ground(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return (H, W) of (H, W, 3) in black and white: what is not the ground; see the module."""
-    white = _white(pixels)
+def _is_white_ground(white: NDArray[np.bool_]) -> bool:
+    """Tell whether the anomaly is the black of an (H, W) mask; see the module."""
     rim = np.concatenate([white[0], white[-1], white[1:-1, 0], white[1:-1, -1]])
-    is_white_ground = white.mean() > 0.5 and rim.mean() > 0.5 and not white.all()
-    return ~white if is_white_ground else white
+    return bool(white.mean() > 0.5 and rim.mean() > 0.5 and not white.all())
+
+
+def _is_ours(data: bytes) -> bool:
+    """Tell whether `read_mask` wrote it."""
+    with open_image(data) as image:
+        return _SIGN in image.info
 
 
 def _white(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -194,7 +187,8 @@ def _of_colour(pixels: NDArray[np.uint8], colour: str) -> NDArray[np.bool_]:
 
 
 def _encoded(marked: NDArray[np.bool_]) -> bytes:
-    file = io.BytesIO()
+    file, sign = io.BytesIO(), PngInfo()
+    sign.add_text(_SIGN, "white")
     # (H, W) bool -> (H, W) uint8, 0 or 255
-    Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).save(file, "PNG")
+    Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).save(file, "PNG", pnginfo=sign)
     return file.getvalue()

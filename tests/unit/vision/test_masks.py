@@ -12,9 +12,8 @@ from services.domain.errors import BadRequest, UnreadableImage
 from services.vision.decode import decode
 from services.vision.masks import (
     checked_colour,
-    drawn_pixels,
+    marked_pixels,
     on_grid,
-    read_drawn_mask,
     read_mask,
     size_of,
 )
@@ -42,21 +41,23 @@ def marked_in(mask: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "P", "I;16"])
 def test_white_is_the_anomaly_in_every_mode(mode: str) -> None:
     image = grey().convert(mode) if mode != "I;16" else Image.fromarray(MARKED.astype(np.uint16) * 65535)
-    mask = read_drawn_mask(encoded(image), SIZE_PX)
+    mask = read_mask(encoded(image), SIZE_PX)
     assert (marked_in(mask) == MARKED).all()
     assert Image.open(BytesIO(mask)).mode == "L"
-    assert mask == read_drawn_mask(encoded(grey(), "BMP"), SIZE_PX) == read_mask(mask, SIZE_PX)
+    assert mask == read_mask(encoded(grey(), "BMP"), SIZE_PX) == read_mask(mask, SIZE_PX)
 
 
 def test_what_was_read_once_is_read_the_same_again() -> None:
-    nearly_all = encoded(Image.fromarray(~MARKED))
-    for mask in (read_mask(encoded(grey()), SIZE_PX), read_mask(nearly_all, SIZE_PX)):
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[~MARKED] = 255  # white paint on nearly the whole of a transparent ground
+    for drawn, marked in ((encoded(grey()), MARKED), (encoded(Image.fromarray(pixels)), ~MARKED)):
+        mask = read_mask(drawn, SIZE_PX)
+        assert (marked_in(mask) == marked).all()
         assert read_mask(mask, SIZE_PX) == mask
-    assert (marked_in(read_mask(nearly_all, SIZE_PX)) == ~MARKED).all()
 
 
 def test_a_lossy_mask_is_cut_half_way_between_black_and_white() -> None:
-    mask = read_drawn_mask(encoded(grey(), "JPEG"), SIZE_PX)
+    mask = read_mask(encoded(grey(), "JPEG"), SIZE_PX)
     assert (marked_in(mask) != MARKED).mean() < 0.02
 
 
@@ -65,17 +66,17 @@ def test_a_mask_with_a_colour_per_type_is_split() -> None:
     pixels[MARKED] = (0xD6, 0x27, 0x28)
     pixels[0:3, 0:3] = (0x1F, 0x77, 0xB4)
     drawn = encoded(Image.fromarray(pixels))
-    assert (marked_in(read_drawn_mask(drawn, SIZE_PX, "#D62728")) == MARKED).all()
-    assert marked_in(read_drawn_mask(drawn, SIZE_PX, "1f77b4")).sum() == 9
+    assert (marked_in(read_mask(drawn, SIZE_PX, "#D62728")) == MARKED).all()
+    assert marked_in(read_mask(drawn, SIZE_PX, "1f77b4")).sum() == 9
     with pytest.raises(BadRequest, match="no pixel of it is #00ff00"):
-        read_drawn_mask(drawn, SIZE_PX, "#00ff00")
+        read_mask(drawn, SIZE_PX, "#00ff00")
     with pytest.raises(BadRequest, match="Say which colour is which type"):
-        read_drawn_mask(drawn, SIZE_PX)
+        read_mask(drawn, SIZE_PX)
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
     with pytest.raises(BadRequest, match="The mask has 40 x 30 pixels, the picture 80 x 60"):
-        read_drawn_mask(encoded(grey()), (80, 60))
+        read_mask(encoded(grey()), (80, 60))
 
 
 def test_a_mask_is_as_large_as_the_upright_picture() -> None:
@@ -89,14 +90,11 @@ def test_a_mask_is_as_large_as_the_upright_picture() -> None:
 
 def test_an_empty_mask_and_no_mask_are_refused() -> None:
     with pytest.raises(BadRequest, match="marks nothing: no pixel of it is white"):
-        read_drawn_mask(encoded(Image.new("L", SIZE_PX)), SIZE_PX)
-    with pytest.raises(BadRequest, match="marks nothing: no pixel of it is white"):
         read_mask(encoded(Image.new("L", SIZE_PX)), SIZE_PX)
     with pytest.raises(BadRequest, match="marks nothing: no pixel of it is opaque"):
-        read_drawn_mask(encoded(Image.new("RGBA", SIZE_PX)), SIZE_PX)
-    for read in (read_drawn_mask, read_mask):
-        with pytest.raises(UnreadableImage):
-            read(b"no image", SIZE_PX)
+        read_mask(encoded(Image.new("RGBA", SIZE_PX)), SIZE_PX)
+    with pytest.raises(UnreadableImage):
+        read_mask(b"no image", SIZE_PX)
 
 
 @pytest.mark.parametrize("text", ["red", "#12345", "#12345g", ""])
@@ -127,7 +125,7 @@ def _with_palette(image: Image.Image) -> Image.Image:
 @pytest.mark.parametrize("colour", [None, "#23a436"])
 def test_paint_on_a_transparent_ground_marks_where_it_is_at_least_half_opaque(colour: str | None) -> None:
     for image in (_brushed(), _with_palette(_brushed())):
-        assert (drawn_pixels(encoded(image), SIZE_PX, colour) == MARKED).all()
+        assert (marked_pixels(encoded(image), SIZE_PX, colour) == MARKED).all()
 
 
 def test_several_colours_on_a_transparent_ground_need_names() -> None:
@@ -135,23 +133,23 @@ def test_several_colours_on_a_transparent_ground_need_names() -> None:
     pixels[0:2, 0:2] = (255, 0, 0, 255)
     drawn = encoded(Image.fromarray(pixels))
     with pytest.raises(BadRequest, match="Say which colour is which type"):
-        drawn_pixels(drawn, SIZE_PX)
-    assert drawn_pixels(drawn, SIZE_PX, "#ff0000").sum() == 4
+        marked_pixels(drawn, SIZE_PX)
+    assert marked_pixels(drawn, SIZE_PX, "#ff0000").sum() == 4
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
 def test_black_on_a_white_ground_is_the_anomaly(mode: str) -> None:
-    assert (drawn_pixels(encoded(Image.fromarray(~MARKED).convert(mode)), SIZE_PX) == MARKED).all()
+    assert (marked_pixels(encoded(Image.fromarray(~MARKED).convert(mode)), SIZE_PX) == MARKED).all()
 
 
 def test_a_large_white_anomaly_on_a_black_rim_stays_white() -> None:
     large = np.zeros((30, 40), np.bool_)
     large[2:-2, 2:-2] = True  # 78 % of the picture
-    assert (drawn_pixels(encoded(Image.fromarray(large)), SIZE_PX) == large).all()
+    assert (marked_pixels(encoded(Image.fromarray(large)), SIZE_PX) == large).all()
     touching = np.zeros((30, 40), np.bool_)
     touching[:, :18] = True  # 45 %, and nearly half of the rim
-    assert (drawn_pixels(encoded(Image.fromarray(touching)), SIZE_PX) == touching).all()
-    assert drawn_pixels(encoded(Image.new("L", SIZE_PX, 255)), SIZE_PX).all()
+    assert (marked_pixels(encoded(Image.fromarray(touching)), SIZE_PX) == touching).all()
+    assert marked_pixels(encoded(Image.new("L", SIZE_PX, 255)), SIZE_PX).all()
 
 
 def test_a_coarser_grid_keeps_areas_and_loses_no_speck() -> None:
