@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker
@@ -21,14 +22,21 @@ from services.adapters.metrics import Metrics, serve_metrics
 from services.adapters.object_store.store import ObjectStore
 from services.domain.errors import LoupeError, StopProcess
 from services.domain.topics import LABELS, RECORD_LIMIT_BYTES, TRAINING, Topic
+from services.trainer.dataset_versions import DatasetVersions
 from services.trainer.datasets import Datasets
+from services.trainer.fit_input import Bringer
 from services.trainer.fit_process import FitProcess
+from services.trainer.fit_ray import RayFit
 from services.trainer.handling import RecordHandler, Step
 from services.trainer.jobs import Jobs
 from services.trainer.labels_first import LabelsFirst
-from services.trainer.pipeline import GROUP, LABELS_GROUP, LabelStep, TrainingStep
+from services.trainer.pipeline import GROUP, LABELS_GROUP, LabelStep, Makers, TrainingStep
+from services.trainer.policies import Policies, PolicyWatch
+from services.trainer.promotion import Promotion
+from services.trainer.proving import prover_of
 from services.trainer.registry import Registry
-from services.trainer.settings import TrainerSettings
+from services.trainer.settings import FitPlace, TrainerSettings
+from services.trainer.update import QuickUpdate
 
 logger = logging.getLogger("services.trainer")
 
@@ -56,20 +64,30 @@ class Trainer:
         self._settings = settings
         self._producer = producer
         self._patience = Patience()
-        self._fit = FitProcess(timeout_s=settings.fit_timeout_s)
+        self._fit = fit_of(settings)
         clock = SystemClock()
         engine = open_engine(settings.database_url)
-        datasets = Datasets(engine, store)
+        datasets, jobs = Datasets(engine, store, clock), Jobs(engine)
+        watch = PolicyWatch(Policies(engine), datasets, jobs, producer, clock)
+        self._watching = threading.Thread(
+            target=watch.run, args=(self._patience.is_stopping,), name="policies", daemon=True
+        )
+        work_folder = settings.home / "trainer"
         training = TrainingStep(
-            datasets=datasets,
-            registry=Registry(engine, store),
-            jobs=Jobs(engine),
-            fit=self._fit,
+            bringer=Bringer(datasets, DatasetVersions(engine, store), self._patience, clock),
+            makers=Makers(
+                self._fit,
+                QuickUpdate(),
+                Promotion(
+                    Registry(engine, store), datasets, prover_of(settings.triton_parts), clock, work_folder
+                ),
+            ),
+            jobs=jobs,
             producer=producer,
             patience=self._patience,
             metrics=self.metrics,
             clock=clock,
-            work_folder=settings.home / "trainer",
+            work_folder=work_folder / "trainings",
             labels_before=LabelsFirst(reader, LABELS_GROUP, clock, self._patience.is_stopping).wait,
         )
         self.app = FastStream(broker, logger=None, after_startup=[self._ready], on_shutdown=[self._stop])
@@ -107,6 +125,7 @@ class Trainer:
 
     def _ready(self) -> None:
         self.is_ready = True
+        self._watching.start()
 
     def _stop_for(self, error: StopProcess) -> None:
         logger.error("stopping: %s", error.message)
@@ -117,6 +136,13 @@ class Trainer:
         self.is_ready = False
         self._patience.is_stopping.set()
         self._fit.stop()
+
+
+def fit_of(settings: TrainerSettings) -> FitProcess | RayFit:
+    """Return what fits, where the settings say."""
+    if settings.fit_runs_on is FitPlace.RAY:
+        return RayFit(address=settings.ray_address, timeout_s=settings.fit_timeout_s)
+    return FitProcess(timeout_s=settings.fit_timeout_s, memory_bytes=settings.fit_memory_bytes)
 
 
 async def run(settings: TrainerSettings) -> int:

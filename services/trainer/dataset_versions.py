@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a training reads now: one entry per picture with a verdict, in order of their ids."""
+    """What a training reads now: one entry per picture whose truth is known, in order of their ids."""
 
     entries: tuple[DatasetEntry, ...]
     findings: tuple[Finding, ...] = ()
@@ -77,17 +77,17 @@ def snapshot_of(entries: Iterable[DatasetEntry]) -> Snapshot:
     findings: list[Finding] = []
     by_file: dict[str, list[DatasetEntry]] = {}
     for entry in entries:
-        if entry.verdict is not None:
+        if entry.truth is not None:
             by_file.setdefault(entry.image.sha256, []).append(entry)
     by_pixels: dict[str, list[DatasetEntry]] = {}
     for sha256, said in by_file.items():
-        if len({one.verdict for one in said}) > 1:
+        if len({one.truth for one in said}) > 1:
             findings.append(_overruled(said))
         by_pixels.setdefault(said[-1].pixels_sha256 or sha256, []).append(said[-1])
     kept: list[DatasetEntry] = []
     for same in by_pixels.values():
         same.sort(key=lambda one: (one.labelled_at, str(one.entry_id)))
-        is_contradicted = len({one.verdict for one in same}) > 1
+        is_contradicted = len({one.truth for one in same}) > 1
         if len(same) > 1:
             findings.append(_contradiction(same) if is_contradicted else _duplicate(same))
         if not is_contradicted:
@@ -150,9 +150,7 @@ class DatasetVersions:
         both = [asdict(one) for one in (*version.findings, *findings)]
         with writing(self._engine) as connection:
             connection.execute(
-                update(dataset_versions)
-                .where(*_is(version.project, version.digest))
-                .values(findings=both)
+                update(dataset_versions).where(*_is(version.project, version.digest)).values(findings=both)
             )
 
     def of_project(self, project: str) -> tuple[DatasetVersion, ...]:
@@ -189,7 +187,7 @@ class DatasetVersions:
 def counts_of(entries: Sequence[DatasetEntry]) -> dict[str, Any]:
     """Return how many images have which verdict, type and split (`any`: as a fit splits), and the masks."""
     return {
-        "verdicts": dict(Counter(one.verdict.value for one in entries if one.verdict)),
+        "verdicts": dict(Counter(one.truth.value for one in entries if one.truth)),
         "types": dict(sorted(Counter(name for one in entries for name in one.types).items())),
         "splits": dict(Counter(one.split.value if one.split else "any" for one in entries)),
         "masks": sum(len(one.masks) for one in entries),
@@ -200,7 +198,7 @@ def _line_of(entry: DatasetEntry) -> dict[str, Any]:
     return {
         "entry_id": str(entry.entry_id),
         "image": {"sha256": entry.image.sha256, "uri": entry.image.uri},
-        "verdict": entry.verdict,
+        "verdict": entry.truth,
         "types": entry.types,
         "masks": [
             {"name": one.name, "sha256": one.image.sha256, "uri": one.image.uri} for one in entry.masks
@@ -215,13 +213,13 @@ def _overruled(said: Sequence[DatasetEntry]) -> Finding:
     earlier, last = said[-2], said[-1]
     return Finding(
         "contradiction",
-        f"Picture {last.image.sha256[:12]} was called {earlier.verdict} and then {last.verdict} "
+        f"Picture {last.image.sha256[:12]} was called {earlier.truth} and then {last.truth} "
         f"({last.labelled_at:%Y-%m-%d %H:%M}); the later label counts.",
     )
 
 
 def _contradiction(same: Sequence[DatasetEntry]) -> Finding:
-    named = ", ".join(f"{one.entry_id} ({one.verdict})" for one in same)
+    named = ", ".join(f"{one.entry_id} ({one.truth})" for one in same)
     return Finding(
         "contradiction",
         f"The same pixels are labelled differently: {named}. All are left out until the labels agree.",

@@ -58,6 +58,11 @@ class DatasetEntry:
     split: Split | None = None
     origin: Origin = Origin.LABEL
 
+    @property
+    def truth(self) -> Verdict | None:
+        """What people say of the picture: what they named or drew is an anomaly; None: they do not say."""
+        return self.verdict or (Verdict.ANOMALY if self.types else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -140,11 +145,9 @@ class Datasets:
             return tuple(_entry(row) for row in connection.execute(query))
 
     def changes(self, project: str, since: datetime | None) -> Changes:
-        """Return what was stored since a moment; None: ever. Only labels that a training reads."""
+        """Return what was stored since a moment; None: ever."""
         table = dataset_entries.c
-        query = select(func.count(), func.max(table.stored_at)).where(
-            table.project == project, table.verdict.is_not(None)
-        )
+        query = select(func.count(), func.max(table.stored_at)).where(table.project == project)
         if since is not None:
             query = query.where(table.stored_at > since)
         with reading(self._engine) as connection:
@@ -160,6 +163,10 @@ class Datasets:
             StoreUnavailable: the store did not answer.
         """
         return self._store.get_image(entry.image)
+
+    def mask(self, mask: Mask) -> bytes:
+        """Return an entry's mask, verified; see `image`."""
+        return self._store.get_image(mask.image)
 
     def _masks_of(self, label: Label, seen: Decoded | None) -> list[Mask]:
         """Return a label's masks as our own black-and-white PNGs of the picture's size."""

@@ -1,7 +1,7 @@
 """Labels become dataset entries (arrow 5); wishes become registered, announced versions (arrow 6).
 
-The order in `TrainingStep` is the promise: uploaded, registered, announced, noted as done, and only
-then acknowledged. Killed anywhere between, it begins again and finds what is done. Does not host.
+The order in `TrainingStep` is the promise: registered, decided on, announced if promoted, noted as done, and
+only then acknowledged. Killed anywhere between, it begins again and finds what is done. Does not host.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,16 +21,26 @@ from services.adapters.broker import Producer
 from services.adapters.broker.patience import Patience
 from services.adapters.clock import Clock
 from services.adapters.metrics import Metrics
-from services.domain.errors import LoupeError, MalformedRecord
-from services.domain.label import Verdict
+from services.domain.errors import (
+    BadSettings,
+    Cancelled,
+    LoupeError,
+    MalformedRecord,
+    Rejected,
+    StopProcess,
+)
 from services.domain.metrics import LABELS_TOTAL, TRAINING_TOTAL
-from services.domain.model_version import JobState, ModelAnnouncement, TrainingRequest
+from services.domain.model_version import JobState, Manifest, ModelAnnouncement, TrainingRequest
 from services.domain.project import checked_project_name
+from services.domain.promotion import Decision
 from services.trainer.datasets import Datasets
-from services.trainer.fit_process import FitJob, TrainingImage
+from services.trainer.fit_input import Bringer
+from services.trainer.fit_memory import check_memory, needed_bytes
+from services.trainer.fit_process import FitJob, Tell
 from services.trainer.handling import publish
-from services.trainer.jobs import Jobs
-from services.trainer.registry import Registry, new_version
+from services.trainer.jobs import PROMOTING, Jobs
+from services.trainer.registry import new_version
+from services.trainer.training_progress import USUAL_S, Estimate, ProgressReport
 from services.vision.runtime import verify_folder
 from services.wire.label import decode_label
 from services.wire.model import encode_announcement
@@ -43,11 +54,30 @@ GROUP, LABELS_GROUP = "loupe-trainer", "loupe-trainer-labels"
 
 
 class Fit(Protocol):
-    """What a training needs of `FitProcess`."""
+    """What a training needs of `FitProcess` or `RayFit`."""
 
-    def run(self, job: FitJob, folder: Path) -> Path:
+    def offered_bytes(self) -> int:
+        """Return how much memory a fit may take."""
+
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
         """Return the model folder; see `FitProcess.run`."""
-        ...
+
+
+class Update(Protocol):
+    """What a training needs of `services.trainer.update.QuickUpdate`."""
+
+    def run(self, request: TrainingRequest, folder: Path) -> Path:
+        """Return the model folder, made below `folder`."""
+
+
+class Promotion(Protocol):
+    """What a training needs of `services.trainer.promotion.Promotion`."""
+
+    def consider(self, folder: Path, manifest: Manifest, request: TrainingRequest) -> Decision:
+        """Register a version as candidate, prove it, compare it, and note what comes of it."""
+
+    def resume(self, request: TrainingRequest) -> tuple[ModelAnnouncement, Decision] | None:
+        """Return what came of the version that a request led to, None where there is none yet."""
 
 
 class LabelStep:
@@ -68,16 +98,24 @@ class LabelStep:
         """Nothing to note: the dead letter says it all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """Who makes versions, and decides on them."""
+
+    fit: Fit
+    update: Update
+    promotion: Promotion
+
+
 class TrainingStep:
-    """`loupe.training` -> a version in the registry, announced on `loupe.models`."""
+    """`loupe.training` -> a version in the registry, announced on `loupe.models` if it may serve."""
 
     def __init__(
         self,
         *,
-        datasets: Datasets,
-        registry: Registry,
+        bringer: Bringer,
+        makers: Makers,
         jobs: Jobs,
-        fit: Fit,
         producer: Producer,
         patience: Patience,
         metrics: Metrics,
@@ -89,16 +127,17 @@ class TrainingStep:
 
         `labels_before` returns once the labels published until then are stored, as `LabelsFirst.wait`.
         """
-        self._datasets = datasets
-        self._registry = registry
+        self._bringer = bringer
+        self._makers = makers
         self._jobs = jobs
-        self._fit = fit
         self._producer = producer
         self._patience = patience
         self._metrics = metrics
         self._clock = clock
         self._work_folder = work_folder
         self._labels_before = labels_before
+        # Per project, how long each stage of its latest training took.
+        self._measured_s: dict[str, dict[str, float]] = {}
         shutil.rmtree(work_folder, ignore_errors=True)
 
     def handle(self, record: Record) -> None:
@@ -107,23 +146,26 @@ class TrainingStep:
         Raises:
             Rejected: it cannot be trained; the sentence says why.
             RetryLater: a neighbour is away, or the trainer is stopping.
+            BadSettings: the database is another one's.
         """
         request = decode_training_request(record)
         checked_project_name(request.project)
-        if self._jobs.queue(request).state is JobState.DONE:
-            logger.info("training %s is done already", request.training_id)
+        job = self._jobs.queue(request)
+        # A version may be served from this stage on, and then the training cannot be cancelled any more.
+        stage = PROMOTING if job.stage == PROMOTING else ""
+        if not self._jobs.run(request.training_id, stage):
+            logger.info("training %s is %s already", request.training_id, job.state)
             return
-        self._labels_before(record.recorded_at)
-        self._jobs.run(request.training_id)
-        announcement = self._registry.of_training(request.training_id) or self._train(request)
-        publish(self._patience, self._producer, encode_announcement(announcement))
-        message = f"Version {announcement.version} is registered and announced."
-        now = self._clock.now()
-        self._patience.call(
-            lambda: self._jobs.finish(request.training_id, announcement.version, message, now)
-        )
-        self._metrics.add(TRAINING_TOTAL, project=request.project, state=JobState.DONE)
-        logger.info("training %s of %s: %s", request.training_id, request.project, message)
+        try:
+            self._train_and_settle(request, record.recorded_at)
+        except Cancelled as error:
+            logger.info("%s", error.message)
+            self._metrics.add(TRAINING_TOTAL, project=request.project, state=JobState.CANCELLED)
+        except BadSettings:
+            raise
+        except StopProcess as error:
+            # It is this training that cannot go on: a trainer that stopped would begin it again for ever.
+            raise Rejected(error.message, **error.details) from error
 
     def give_up(self, record: Record, error: LoupeError) -> None:
         """Note in the job why nothing came out."""
@@ -134,32 +176,68 @@ class TrainingStep:
         self._jobs.fail(request.training_id, error.message, self._clock.now())
         self._metrics.add(TRAINING_TOTAL, project=request.project, state=JobState.FAILED)
 
-    def _train(self, request: TrainingRequest) -> ModelAnnouncement:
-        """Fit and register; a new version name for every attempt, so that no upload meets another."""
+    def _train_and_settle(self, request: TrainingRequest, asked_at: datetime) -> None:
+        """Make a version unless there is one, announce it if it is promoted, and note what came out."""
+        promotion = self._makers.promotion
+        settled = self._patience.call(partial(promotion.resume, request))
+        if settled is None:
+            self._labels_before(asked_at)
+            self._make(request)
+            settled = self._patience.call(partial(promotion.resume, request))
+            assert settled is not None, "a version that was considered is registered"
+        announcement, decision = settled
+        if decision.is_promoted:
+            publish(self._patience, self._producer, encode_announcement(announcement))
+        message = " ".join([_outcome(announcement, decision), *decision.reasons])
+        now = self._clock.now()
+        self._patience.call(
+            lambda: self._jobs.finish(request.training_id, announcement.version, message, now)
+        )
+        self._metrics.add(TRAINING_TOTAL, project=request.project, state=JobState.DONE)
+        logger.info("training %s of %s: %s", request.training_id, request.project, message)
+
+    def _make(self, request: TrainingRequest) -> None:
+        """Make a version and have it considered, in a folder of its own."""
         name = hashlib.sha256(request.training_id.encode()).hexdigest()[:16]
         folder = self._work_folder / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        usual_s = {**USUAL_S, **self._measured_s.get(request.project, {})}
+        estimate = Estimate(usual_s, self._clock.monotonic_s())
+        report = ProgressReport(self._jobs, self._clock, request.training_id, estimate)
         try:
-            job = FitJob(
-                project=request.project,
-                version=new_version(self._clock.now(), secrets.token_hex(2)),
-                options=request.options,
-                images=self._bring_images(request.project, folder),
-            )
-            model = self._fit.run(job, folder)
+            if request.is_update:
+                model = self._patience.call(lambda: self._makers.update.run(request, folder))
+            else:
+                model = self._fit(request, folder, report)
             manifest = verify_folder(model)
-            return self._patience.call(lambda: self._registry.register(model, manifest, request.training_id))
+            self._patience.call(report.close_door)
+            self._patience.call(lambda: self._makers.promotion.consider(model, manifest, request))
+            self._measured_s[request.project] = estimate.measured_s
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _bring_images(self, project: str, folder: Path) -> list[TrainingImage]:
-        """Write the project's labelled images into `folder`, one by one."""
-        images = []
-        for entry in self._datasets.entries(project):
-            if entry.verdict is None:
-                continue
-            file = str(entry.entry_id)
-            (folder / file).write_bytes(self._patience.call(partial(self._datasets.image, entry)))
-            images.append(TrainingImage(file, Verdict(entry.verdict)))
-        return images
+    def _fit(self, request: TrainingRequest, folder: Path, tell: Tell) -> Path:
+        """Fit a version of its own for every attempt, so that no upload meets another."""
+        fit = self._makers.fit
+        needed = needed_bytes(self._bringer.count(request.project), request.options)
+        self._jobs.need(request.training_id, needed)
+        check_memory(needed, fit.offered_bytes())
+        given = self._bringer.bring(request.project, folder, tell)
+        job = FitJob(
+            project=request.project,
+            version=new_version(self._clock.now(), secrets.token_hex(2)),
+            options=request.options,
+            images=given.images,
+            data_digest=given.seen.digest,
+            notes=given.notes,
+            memory_bytes=needed,
+        )
+        return fit.run(job, folder, tell)
+
+
+def _outcome(announcement: ModelAnnouncement, decision: Decision) -> str:
+    """Return what became of a version, in a sentence."""
+    if decision.is_promoted:
+        return f"Version {announcement.version} is promoted and announced."
+    return f"Version {announcement.version} is kept back; the version before it stays."
