@@ -19,10 +19,10 @@ from services.adapters.database.tables import hostings
 from services.adapters.object_store.store import s3_store
 from services.domain.errors import StopProcess
 from services.embedded import stack
+from services.embedded.promotion import promotion_of
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.stack import StackAddresses
 from services.trainer.commands import FitOutcome, FitRequest, fit_folder
-from services.trainer.registry import Registry
 
 _HOSTED_DEADLINE_S = 180.0
 
@@ -43,7 +43,7 @@ class StackUnderTest:
         try:
             outcome = fit_folder(
                 FitRequest(photos, project),
-                registry=Registry(self.engine, store),
+                promotion=promotion_of(self.settings.home_folder, self.engine, store, at),
                 models=models,
                 producer=producer,
                 clock=SystemClock(),

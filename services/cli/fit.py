@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from services.embedded.addresses import StackAddresses
     from services.trainer.commands import FitOutcome
     from services.trainer.fit import Progress as Tell
-    from services.trainer.registry import Registry
+    from services.trainer.promotion import Promotion
 
 console = open_console()
 _STAGES = {"read": "reading", "learn": "learning", "calibrate": "calibrating", "write": "writing"}
@@ -57,10 +57,10 @@ def fit(
     started_s = time.monotonic()
     settings = EmbeddedSettings()
     addresses = running_stack(settings)
-    with _neighbours(settings, addresses) as (registry, producer), _progress() as tell:
+    with _neighbours(settings, addresses) as (promotion, producer), _progress() as tell:
         outcome = fit_folder(
             FitRequest(folder, project, FitOptions(max_false_reject_ratio=max_false_reject, seed=seed)),
-            registry=registry,
+            promotion=promotion,
             models=settings.home_folder.path / "models",
             producer=producer,
             clock=SystemClock(),
@@ -75,24 +75,24 @@ def fit(
 @contextmanager
 def _neighbours(
     settings: EmbeddedSettings, addresses: StackAddresses | None
-) -> Iterator[tuple[Registry, Producer | None]]:
-    """Give the stack's registry and a producer, or, while none runs, the same files without servers."""
+) -> Iterator[tuple[Promotion, Producer | None]]:
+    """Give the stack's promotion and a producer, or, while none runs, the same files without servers."""
     from services.adapters.broker.kafka import KafkaBrokerProducer
     from services.adapters.database import migrate, open_engine
     from services.adapters.object_store.store import folder_store, s3_store
-    from services.trainer.registry import Registry
+    from services.embedded.promotion import promotion_of
 
     home = settings.home_folder
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate(home.database_url)
     engine = open_engine(home.database_url)
     if addresses is None:
-        yield Registry(engine, folder_store(home.objects)), None
+        yield promotion_of(home, engine, folder_store(home.objects), None), None
         return
     store = s3_store(addresses.s3_endpoint, addresses.s3_key, addresses.s3_secret, addresses.s3_region)
     producer = KafkaBrokerProducer(addresses.kafka_bootstrap)
     try:
-        yield Registry(engine, store), producer
+        yield promotion_of(home, engine, store, addresses), producer
     finally:
         producer.close()
 
@@ -125,6 +125,9 @@ def _tell_outcome(outcome: FitOutcome, took_s: float, *, is_up: bool) -> None:
     }
     console.print(f"[green]Fitted[/] {numbers['project']}")
     print_facts(console, facts)
+    told = "" if outcome.decision.is_promoted else "[yellow]Not promoted:[/] "
+    for reason in outcome.decision.reasons:
+        console.print(f"{told}{escape(reason)}")
     for warning in numbers["warnings"]:
         console.print(f"[yellow]Note:[/] {escape(warning)}")
     project = numbers["project"]

@@ -33,6 +33,7 @@ class StackAddresses:
         objects: folder that the S3 server serves.
         units: inference units that the machine offers.
         java: the Java binary; `backend_python`: Python of Triton's backend.
+        tritonserver: folder of the installed server.
     """
 
     home: Path
@@ -59,6 +60,7 @@ class StackAddresses:
     java: Path
     python: Path
     backend_python: Path
+    tritonserver: Path
 
 
 def addresses_of(home: Home, state: State, parts: Parts) -> StackAddresses:
@@ -89,6 +91,7 @@ def addresses_of(home: Home, state: State, parts: Parts) -> StackAddresses:
         java=parts.java,
         python=Path(sys.executable),
         backend_python=parts.backend_environment / "bin" / "python",
+        tritonserver=parts.tritonserver,
     )
 
 
@@ -107,6 +110,8 @@ def process_environment(addresses: StackAddresses, state: State) -> dict[str, st
         "AWS_DEFAULT_REGION": addresses.s3_region,
         "LOUPE_TRITON_GRPC": addresses.triton_grpc,
         "LOUPE_TRITON_REPOSITORY": str(addresses.model_repository),
+        "LOUPE_TRITONSERVER": str(addresses.tritonserver),
+        "LOUPE_TRITON_PYTHON": str(addresses.backend_python),
         "LOUPE_RAY_ADDRESS": addresses.ray_address,
         "LOUPE_RAY_DASHBOARD_URL": addresses.ray_dashboard_url,
         "RAY_AUTH_MODE": "token",

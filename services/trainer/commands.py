@@ -13,13 +13,21 @@ from typing import Any
 
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
-from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, Manifest, ModelAnnouncement
+from services.domain.model_version import (
+    DEFAULT_OPTIONS,
+    FitOptions,
+    Manifest,
+    ModelAnnouncement,
+    TrainingRequest,
+)
 from services.domain.project import checked_project_name
+from services.domain.promotion import Decision
 from services.trainer.dataset import SkippedImage
 from services.trainer.fit import Progress, fit_model
 from services.trainer.folders import read_folder
 from services.trainer.model_folder import CARD_FILE
-from services.trainer.registry import Registry, new_version
+from services.trainer.promotion import Promotion
+from services.trainer.registry import new_version
 from services.wire.model import encode_announcement
 
 _PRODUCE_TIMEOUT_S = 30.0
@@ -44,11 +52,13 @@ class FitOutcome:
     """A version that was fitted and registered.
 
     Attributes:
+        decision: whether it serves, and why.
         folder: the model folder on this machine.
         skipped: photos that were left out, with reasons.
     """
 
     announcement: ModelAnnouncement
+    decision: Decision
     manifest: Manifest
     folder: Path
     skipped: tuple[SkippedImage, ...]
@@ -69,6 +79,8 @@ class FitOutcome:
             "image_auroc": metrics.get("image_auroc"),
             "threshold": self.manifest.calibration.threshold,
             "file_bytes": int(metrics["file_bytes"]),
+            "is_promoted": self.decision.is_promoted,
+            "reasons": list(self.decision.reasons),
             "warnings": list(self.manifest.warnings),
             "model_dir": str(self.folder),
         }
@@ -77,19 +89,19 @@ class FitOutcome:
 def fit_folder(
     request: FitRequest,
     *,
-    registry: Registry,
+    promotion: Promotion,
     models: Path,
     producer: Producer | None,
     clock: Clock,
     progress: Progress | None = None,
 ) -> FitOutcome:
-    """Fit from a folder of photos, register the version and announce it.
+    """Fit from a folder of photos, register the version and, where it is promoted, announce it.
 
     Anomalous photos only measure the result; nothing is learnt from them.
 
     Args:
         request: what to fit.
-        registry: where the version goes.
+        promotion: registers the version and decides whether it serves.
         models: folder of versions on this machine; `<project>/<version>` is made in it.
         producer: announces; None while no stack runs.
         clock: names the version.
@@ -110,7 +122,9 @@ def fit_folder(
         options=request.options,
         progress=progress,
     )
-    announcement = registry.register(fitted.folder, fitted.manifest)
-    if producer is not None:
+    asked = TrainingRequest("", project, clock.now(), options=request.options)
+    decision = promotion.consider(fitted.folder, fitted.manifest, asked)
+    announcement = promotion.registry.record(project, fitted.manifest.version).announcement
+    if producer is not None and decision.is_promoted:
         producer.send(encode_announcement(announcement)).result(_PRODUCE_TIMEOUT_S)
-    return FitOutcome(announcement, fitted.manifest, fitted.folder, fitted.skipped)
+    return FitOutcome(announcement, decision, fitted.manifest, fitted.folder, fitted.skipped)

@@ -32,13 +32,17 @@ _SERVES = "It serves now."
 
 
 class Promotion:
-    """What becomes of fitted versions."""
+    """What becomes of fitted versions.
+
+    Attributes:
+        registry: where they are.
+    """
 
     def __init__(
         self, registry: Registry, datasets: Datasets, prover: Prover, clock: Clock, work_folder: Path
     ) -> None:
         """Bring other versions into folders below `work_folder`, for as long as they are compared."""
-        self._registry = registry
+        self.registry = registry
         self._datasets = datasets
         self._prover = prover
         self._clock = clock
@@ -55,8 +59,8 @@ class Promotion:
             BadRequest: the project's name cannot be one.
             RetryLater: the store or the database is away; try again.
         """
-        self._registry.register(folder, manifest, request.training_id)
-        record = self._registry.record(manifest.project, manifest.version)
+        self.registry.register(folder, manifest, request.training_id)
+        record = self.registry.record(manifest.project, manifest.version)
         if record.state is VersionState.CANDIDATE:
             record = self._decide(folder, manifest)
         return decision_of(record)
@@ -70,10 +74,10 @@ class Promotion:
         Raises:
             RetryLater: the store or the database is away; try again.
         """
-        announcement = self._registry.of_training(request.training_id)
+        announcement = self.registry.of_training(request.training_id)
         if announcement is None:
             return None
-        record = self._registry.record(announcement.project, announcement.version)
+        record = self.registry.record(announcement.project, announcement.version)
         if record.state is VersionState.CANDIDATE:
             record = self._reconsider(announcement)
         return announcement, decision_of(record)
@@ -83,7 +87,7 @@ class Promotion:
         with self._scratch() as scratch:
             folder = Path(scratch, "candidate")
             try:
-                manifest = self._registry.fetch(announcement, folder)
+                manifest = self.registry.fetch(announcement, folder)
             except (CorruptModel, UnknownObject) as error:
                 reasons = {"reasons": [f"It is not whole in the object store: {error.message}"]}
                 return self._note(announcement.project, announcement.version, False, reasons)
@@ -101,7 +105,7 @@ class Promotion:
         self, project: str, version: str, is_promoted: bool, evidence: Mapping[str, Any]
     ) -> VersionRecord:
         state = VersionState.PROMOTED if is_promoted else VersionState.KEPT
-        record = self._registry.decide(project, version, state, evidence, self._clock.now())
+        record = self.registry.decide(project, version, state, evidence, self._clock.now())
         logger.info("%s %s: %s; %s", project, version, record.state, " ".join(record.reasons))
         return record
 
@@ -121,11 +125,11 @@ class Promotion:
     def _current(self, project: str, folder: Path) -> tuple[Contender, OnnxModel] | None:
         """Return the version that serves; None where none does, or none that can be run any more."""
         try:
-            announcement = self._registry.latest(project)
+            announcement = self.registry.latest(project)
         except UnknownProject:
             return None
         try:
-            manifest = self._registry.fetch(announcement, folder)
+            manifest = self.registry.fetch(announcement, folder)
             model = OnnxModel(folder, threads=_THREADS)
         except (CorruptModel, UnknownObject) as error:
             logger.warning("version %s cannot be compared with: %s", announcement.version, error.message)

@@ -28,7 +28,7 @@ from services.adapters.object_store import s3_store
 from services.domain.errors import RetryLater, StopProcess, UnknownProject
 from services.domain.inspection import Inspection
 from services.domain.ledger import CameraBalance, all_balanced
-from services.domain.model_version import FitOptions
+from services.domain.model_version import FitOptions, TrainingRequest
 from services.domain.topics import FRAMES
 from services.embedded import stack
 from services.embedded.demo.filming import Filming
@@ -37,11 +37,12 @@ from services.embedded.demo.report import report_of
 from services.embedded.demo.screen import LiveView, Screen, draw
 from services.embedded.demo.watch import Watcher
 from services.embedded.judges import GatewayJudge, judge_files
+from services.embedded.promotion import promotion_of
 from services.embedded.settings import EmbeddedSettings
 from services.embedded.stack import StackAddresses
 from services.results.ledger import prove
 from services.trainer.fit import FittedModel, fit_model
-from services.trainer.registry import Registry, new_version
+from services.trainer.registry import new_version
 from services.vision.variants import MODEL_FILE
 from services.wire.model import encode_announcement
 
@@ -171,7 +172,13 @@ class Demo:
         """Register and announce the version, and wait until it is served."""
         store = s3_store(addresses.s3_endpoint, addresses.s3_key, addresses.s3_secret, addresses.s3_region)
         with self._screen.step("model served") as notes:
-            announcement = Registry(engine, store).register(fitted.folder, fitted.manifest)
+            # In process: the replica that loads it proves it in Triton, and somebody is watching.
+            promotion = promotion_of(self._settings.home_folder, engine, store, None)
+            asked = TrainingRequest("", PROJECT, datetime.now(UTC))
+            decision = promotion.consider(fitted.folder, fitted.manifest, asked)
+            if not decision.is_promoted:
+                raise StopProcess(" ".join(decision.reasons))
+            announcement = promotion.registry.latest(PROJECT)
             producer = KafkaBrokerProducer(addresses.kafka_bootstrap)
             producer.send(encode_announcement(announcement)).result(30)
             producer.close()

@@ -43,7 +43,7 @@ def test_photos_become_a_registered_version(home: Path, photos: Path, tmp_path: 
     numbers = json.loads(report.read_text())
     assert set(numbers) == {
         "project", "version", "train_images", "fit_s", "image_auroc", "threshold", "file_bytes", "warnings",
-        "model_dir",
+        "is_promoted", "reasons", "model_dir",
     }  # fmt: skip
     assert (numbers["project"], numbers["train_images"], numbers["image_auroc"]) == ("plates", 12, 1.0)
     assert Path(numbers["model_dir"], "card.html").is_file()
