@@ -38,6 +38,8 @@ COMMANDS: dict[str, Entry] = {
     "fit": Entry("fit:fit", "Fit a detector from photos of good parts.", _JUDGE),
     "synth": Entry("synth:synth", "Look at the synthetic defects that detectors are compared on.", _JUDGE),
     "inspect": Entry("inspect:inspect", "Judge image files.", _JUDGE),
+    "evaluate": Entry("evaluate:evaluate", "Measure a detector on labelled photos.", _JUDGE),
+    "bench": Entry("bench:bench", "Measure families and backbones on sets of real photos.", _JUDGE),
     "camera": Entry("camera:app", "Cameras: add them, see how they do, publish images as one.", _JUDGE),
     "route": Entry("route:app", "Which camera goes to which project.", _JUDGE),
     "label": Entry("label:label", "Say what pictures show: normal, or which anomaly where.", _JUDGE),

@@ -149,20 +149,34 @@ class LocalJudge:
 
     @cached_property
     def _model(self) -> OnnxModel:
-        if self._addresses is None and not self._home.path.is_dir():
-            message = (
-                f"There is no project {self._project} yet. Make one: loupe fit DIR --project {self._project}"
-            )
-            raise UnknownProject(message, project=self._project)
-        migrate(self._home.database_url)
-        registry = Registry(open_engine(self._home.database_url), self._store())
-        newest = registry.latest(self._project)
-        folder = self._home.path / "models" / newest.project / newest.version
-        registry.fetch(newest, folder)
-        return OnnxModel(folder, threads=len(os.sched_getaffinity(0)))
+        return open_version(self._home, self._addresses, self._project)
 
-    def _store(self) -> ObjectStore:
-        at = self._addresses
-        if at is None:
-            return folder_store(self._home.objects)
-        return s3_store(at.s3_endpoint, at.s3_key, at.s3_secret, at.s3_region)
+
+def open_version(home: Home, addresses: StackAddresses | None, project: str, version: str = "") -> OnnxModel:
+    """Return a registered version, ready to run in this process.
+
+    Args:
+        home: where the registry is, and where versions are kept.
+        addresses: of the running stack; None while none runs.
+        project: whose version.
+        version: its name; empty: the one that serves.
+
+    Raises:
+        UnknownProject: no such project or version, or it has no model.
+        CorruptModel: it is not what was registered.
+    """
+    if addresses is None and not home.path.is_dir():
+        message = f"There is no project {project} yet. Make one: loupe fit DIR --project {project}"
+        raise UnknownProject(message, project=project)
+    migrate(home.database_url)
+    registry = Registry(open_engine(home.database_url), _store(home, addresses))
+    found = registry.record(project, version).announcement if version else registry.latest(project)
+    folder = home.path / "models" / found.project / found.version
+    registry.fetch(found, folder)
+    return OnnxModel(folder, threads=len(os.sched_getaffinity(0)))
+
+
+def _store(home: Home, addresses: StackAddresses | None) -> ObjectStore:
+    if addresses is None:
+        return folder_store(home.objects)
+    return s3_store(addresses.s3_endpoint, addresses.s3_key, addresses.s3_secret, addresses.s3_region)
