@@ -1,7 +1,8 @@
 """The photos of one fit: decoded once, copies dropped, damaged files listed, batches on demand.
 
-Pixels stay in memory up to a bound and are decoded again beyond it, so a fit's memory does not
-grow with the number of photos. Does not choose which photos train (`splits`).
+Pixels and masks stay in memory up to a bound and are decoded again beyond it, so a fit's memory does not
+grow with the number of photos but by their thumbnails (10 KB each). Does not choose which photos train
+(`splits`). Boxes are no masks: most of what a box holds is normal, and would be learnt as anomalous.
 """
 
 from __future__ import annotations
@@ -9,24 +10,40 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.domain.errors import ImageTooLarge, UnreadableImage
+from services.domain.errors import BadRequest, ImageTooLarge, UnreadableImage
 from services.domain.label import Split, Verdict
+from services.trainer.twins import Thumbnails, thumbnail_of
 from services.vision.decode import MODEL_INPUT_PX, decode
+from services.vision.masks import marked_pixels, on_grid
 
 INPUT_PX = MODEL_INPUT_PX[0]
 # 1,000 inputs of 224 x 224 x 3 bytes are 150 MB, a seventh of the 1 GB that a fit may take; of larger
 # ones fewer are kept.
 MAX_CACHED_IMAGES = 1000
 BATCH_IMAGES = 8
-_THUMBNAIL_PX = 28
-# Photos nearer to each other than this share of the usual distance show one object twice.
-_SAME_OBJECT_RATIO = 0.2
+# Stretched to a model's input, a photo of fewer pixels is a smooth blur with nothing in it.
+MIN_SIDE_PX = 4
+_NAMED_TWINS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ColouredMask:
+    """A mask with a colour per anomaly type.
+
+    Attributes:
+        colour: `#rrggbb` of the type.
+    """
+
+    source: Path | bytes
+    colour: str
+
+
+MaskSource = Path | bytes | ColouredMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +55,35 @@ class LabelledImage:
         name: for reports; unique within a fit.
         label: what was said of it.
         types: anomaly types that were named, with or without a mask.
-        masks: anomaly type -> PNG, white where it is (`services.vision.masks.read_mask`).
+        masks: anomaly type -> an image that marks it (`services.vision.masks.read_mask`).
         split: what it is for; None: as the fit splits.
+        fault: why it cannot be used, known before it is opened; a plain sentence.
     """
 
     source: Path | bytes
     name: str
     label: Verdict = Verdict.NORMAL
     types: tuple[str, ...] = ()
-    masks: Mapping[str, Path | bytes] = field(default_factory=dict)
+    masks: Mapping[str, MaskSource] = field(default_factory=dict)
     split: Split | None = None
+    fault: str = ""
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        """Anomaly types that were named or drawn, sorted."""
+        return tuple(sorted({*self.types, *self.masks}))
 
     def read(self) -> bytes:
         """Return the encoded bytes."""
         return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+
+    def read_masks(self, size_px: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
+        """Return anomaly type -> (height, width) bool, for a photo of that (width, height).
+
+        Raises:
+            BadRequest: a mask cannot be read, does not fit the photo, marks nothing or has unknown colours.
+        """
+        return {name: _marked(name, source, size_px) for name, source in self.masks.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +94,33 @@ class SkippedImage:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    """A usable photo.
+
+    Attributes:
+        fingerprint: SHA-256 of its pixels.
+        digest: SHA-256 of all that is known of it.
+        thumbnail: see `services.trainer.twins`.
+        pixels: (S, S, 3) uint8; None: beyond the bound, decoded again.
+        masks: anomaly type -> (S * S / 8,) uint8, packed; None: beyond the bound.
+    """
+
+    image: LabelledImage
+    fingerprint: bytes
+    digest: bytes
+    thumbnail: NDArray[np.float32]
+    pixels: NDArray[np.uint8] | None
+    masks: Mapping[str, NDArray[np.uint8]] | None
+
+
 class Dataset:
     """Distinct readable photos in the order given.
 
     Attributes:
-        images: the photos, without copies and damaged files.
+        images: the photos, without copies, damaged files and contradictions.
         skipped: those left out, with reasons.
-        digest: SHA-256 over the names and pixels of `images`.
+        digest: SHA-256 over the names, pixels, verdicts, types and masks of `images`.
         input_px: side of the pixels, as the model takes them.
     """
 
@@ -79,37 +131,54 @@ class Dataset:
         *,
         input_px: int = INPUT_PX,
     ) -> None:
-        """Decode every photo once; unreadable ones and copies go to `skipped`."""
-        self.input_px = input_px
+        """Decode every photo and mask once; what cannot be used goes to `skipped`.
+
+        Of photos with equal pixels the first counts. Where one of them is called normal and one
+        anomalous, none does: nobody knows which is right.
+        """
         most_cached = MAX_CACHED_IMAGES * INPUT_PX**2 // input_px**2
-        kept: list[LabelledImage] = []
-        skipped: list[SkippedImage] = []
-        thumbnails: list[NDArray[np.float32]] = []
-        self._pixels: list[NDArray[np.uint8]] = []
-        names_by_pixels: dict[bytes, str] = {}
-        digest = hashlib.sha256()
+        left_out: list[tuple[LabelledImage, str]] = []
+        by_pixels: dict[bytes, list[_Photo]] = {}
         for done, image in enumerate(images, start=1):
-            pixels = _read_or_reason(image, input_px)
+            try:
+                photo = _read(image, input_px, is_kept=len(by_pixels) < most_cached)
+                by_pixels.setdefault(photo.fingerprint, []).append(photo)
+            except (UnreadableImage, ImageTooLarge, BadRequest) as error:
+                left_out.append((image, error.message))
+            except OSError as error:
+                left_out.append((image, f"The file cannot be read: {error.strerror}."))
             if progress:
                 progress(done / len(images))
-            if isinstance(pixels, str):
-                skipped.append(SkippedImage(image.name, pixels))
-                continue
-            fingerprint = hashlib.sha256(pixels.tobytes()).digest()
-            if fingerprint in names_by_pixels:
-                reason = f"A copy of {names_by_pixels[fingerprint]}; it counts once."
-                skipped.append(SkippedImage(image.name, reason))
-                continue
-            names_by_pixels[fingerprint] = image.name
-            digest.update(image.name.encode() + b"\x00" + fingerprint)
-            kept.append(image)
-            thumbnails.append(_thumbnail(pixels))
-            if len(self._pixels) < most_cached:
-                self._pixels.append(pixels)
-        self.images = tuple(kept)
-        self.skipped = tuple(skipped)
-        self.digest = digest.hexdigest()
-        self._thumbnails = np.array(thumbnails, np.float32).reshape(len(kept), 3 * _THUMBNAIL_PX**2)
+        kept = []
+        for equal in by_pixels.values():
+            is_contradicted = len({one.image.label for one in equal}) > 1
+            if not is_contradicted:
+                kept.append(equal[0])
+            left_out += [
+                (one.image, _contradiction(equal) if is_contradicted else _copy(equal[0]))
+                for one in equal[0 if is_contradicted else 1 :]
+            ]
+        self._take(kept, left_out, input_px)
+
+    def _take(
+        self, photos: Sequence[_Photo], left_out: Sequence[tuple[LabelledImage, str]], input_px: int
+    ) -> None:
+        self.input_px = input_px
+        self.images = tuple(one.image for one in photos)
+        self.skipped = tuple(SkippedImage(image.name, reason) for image, reason in left_out)
+        self.digest = hashlib.sha256(b"".join(one.digest for one in photos)).hexdigest()
+        self._photos, self._left_out = tuple(photos), tuple(left_out)
+        self._thumbnails = Thumbnails([one.thumbnail for one in photos])
+
+    def where(self, is_wanted: Callable[[LabelledImage], bool]) -> Dataset:
+        """Return some of the photos, and of those left out, without reading anything again."""
+        part = Dataset.__new__(Dataset)
+        part._take(
+            [one for one in self._photos if is_wanted(one.image)],
+            [one for one in self._left_out if is_wanted(one[0])],
+            self.input_px,
+        )
+        return part
 
     def __len__(self) -> int:
         """Return the number of usable photos."""
@@ -117,9 +186,19 @@ class Dataset:
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return (S, S, 3) uint8 RGB of photo `index`, S = `input_px`."""
-        if index < len(self._pixels):
-            return self._pixels[index]
+        kept = self._photos[index].pixels
+        if kept is not None:
+            return kept
         return decode(self.images[index].read(), (self.input_px, self.input_px)).pixels
+
+    def masks(self, index: int) -> dict[str, NDArray[np.bool_]]:
+        """Return anomaly type -> (S, S) bool of photo `index`; see `services.vision.masks.on_grid`."""
+        photo, side = self._photos[index], self.input_px
+        packed = photo.masks if photo.masks is not None else _packed_masks(photo.image, side)
+        return {
+            name: np.unpackbits(bits, count=side * side).reshape(side, side).astype(np.bool_)
+            for name, bits in packed.items()
+        }
 
     def batches(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (index of the first photo, (N, S, S, 3) uint8) with N <= 8, in order."""
@@ -130,56 +209,93 @@ class Dataset:
     def groups(self) -> NDArray[np.int32]:
         """Return (n,) int32: photos with equal numbers show one object and are held out together.
 
-        Cross-fitting that tests a photo against its own twin makes a promise too good. Twins are
-        photos much nearer to each other than photos usually are, measured at each photo's
-        distance to its (n / 4)-th neighbour: a camera that stands still over different parts, all
-        equally near, has no twins.
+        Cross-fitting that tests a photo against its own twin makes a promise too good.
         """
-        count = len(self)
-        numbers = np.arange(count, dtype=np.int32)
-        if count < 3:
-            return numbers
-        rank = max(2, count // 4)
-        usual = float(np.median([np.partition(self._distances(one), rank)[rank] for one in range(count)]))
-        leaders: list[int] = []
-        for one in range(count):
-            # Joining the first leader, not the nearest photo: a slow drift must not chain
-            # everything into one group. By the triangle inequality there are always two groups.
-            distances = self._distances(one)[leaders]
-            near = np.flatnonzero(distances < _SAME_OBJECT_RATIO * usual)
-            numbers[one] = near[0] if len(near) else len(leaders)
-            if not len(near):
-                leaders.append(one)
-        return numbers
+        return self._thumbnails.groups()
 
-    def _distances(self, index: int) -> NDArray[np.float32]:
-        """Return (n,) root mean square differences of thumbnails to photo `index`."""
-        difference = self._thumbnails - self._thumbnails[index]
-        return np.asarray(np.sqrt(np.mean(difference * difference, axis=1)), np.float32)
+    def near_duplicates(self) -> tuple[str, ...]:
+        """Return a sentence if photos show nearly the same, none otherwise."""
+        numbers = self.groups()
+        first = {int(number): index for index, number in reversed(list(enumerate(numbers)))}
+        twins = {
+            index: first[int(number)] for index, number in enumerate(numbers) if first[int(number)] != index
+        }
+        return self._told(twins, self, "show nearly the same as another; they are held out together")
+
+    def near_duplicates_in(self, training: Dataset) -> tuple[str, ...]:
+        """Return a sentence if photos of this test set show nearly the same as some of `training`."""
+        twins = self._thumbnails.twins_in(training._thumbnails)
+        return self._told(twins, training, "of the test show nearly the same as one of the training")
+
+    def _told(self, twins: Mapping[int, int], others: Dataset, what: str) -> tuple[str, ...]:
+        if not twins:
+            return ()
+        pairs = [(self.images[one].name, others.images[other].name) for one, other in twins.items()]
+        named = ", ".join(f"{one} (as {other})" for one, other in pairs[:_NAMED_TWINS])
+        more = f" and {len(pairs) - _NAMED_TWINS} more" if len(pairs) > _NAMED_TWINS else ""
+        return (f"{len(pairs)} of {len(self)} photos {what}: {named}{more}.",)
 
 
-def _read_or_reason(image: LabelledImage, input_px: int) -> NDArray[np.uint8] | str:
-    """Return (S, S, 3) pixels, or why there are none."""
+def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> _Photo:
+    """Return a photo, or raise why it cannot be used."""
+    if image.fault:
+        raise BadRequest(image.fault)
+    seen = decode(image.read(), (input_px, input_px))
+    if min(seen.width_px, seen.height_px) < MIN_SIDE_PX:
+        message = (
+            f"The photo has only {seen.width_px} x {seen.height_px} pixels; "
+            f"at least {MIN_SIDE_PX} on each side are needed to see anything."
+        )
+        raise BadRequest(message)
+    masks = _packed(image, (seen.width_px, seen.height_px), input_px)
+    fingerprint = hashlib.sha256(seen.pixels.tobytes()).digest()
+    return _Photo(
+        image=image,
+        fingerprint=fingerprint,
+        digest=_digest_of(image, fingerprint, masks),
+        thumbnail=thumbnail_of(seen.pixels),
+        pixels=seen.pixels if is_kept else None,
+        masks=masks if is_kept else None,
+    )
+
+
+def _packed_masks(image: LabelledImage, side: int) -> dict[str, NDArray[np.uint8]]:
+    """Return the packed masks of a photo that has to be read again for its size."""
+    if not image.masks:
+        return {}
+    seen = decode(image.read(), (side, side))
+    return _packed(image, (seen.width_px, seen.height_px), side)
+
+
+def _packed(image: LabelledImage, size_px: tuple[int, int], side: int) -> dict[str, NDArray[np.uint8]]:
+    marked = image.read_masks(size_px)
+    return {name: np.packbits(on_grid(mask, side)) for name, mask in marked.items()}
+
+
+def _marked(name: str, source: MaskSource, size_px: tuple[int, int]) -> NDArray[np.bool_]:
+    colour = source.colour if isinstance(source, ColouredMask) else None
+    place = source.source if isinstance(source, ColouredMask) else source
     try:
-        return decode(image.read(), (input_px, input_px)).pixels
-    except (UnreadableImage, ImageTooLarge) as error:
-        return error.message
+        return marked_pixels(place if isinstance(place, bytes) else place.read_bytes(), size_px, colour)
     except OSError as error:
-        return f"The file cannot be read: {error.strerror}."
+        raise BadRequest(f"The mask of {name} cannot be read: {error.strerror}.") from error
+    except (UnreadableImage, ImageTooLarge) as error:
+        raise BadRequest(f"The mask of {name} cannot be read: {error.message}") from error
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return (28 * 28 * 3,) float32 block means; cells are shared where 28 does not divide the side."""
-    means = _block_means(pixels.shape[0])
-    channels = pixels.transpose(2, 0, 1).astype(np.float32)
-    return np.asarray((means @ channels @ means.T).ravel(), np.float32)
+def _copy(first: _Photo) -> str:
+    return f"A copy of {first.image.name}; it counts once."
 
 
-@lru_cache(maxsize=8)
-def _block_means(length: int) -> NDArray[np.float32]:
-    """Return (28, length): each row the share of every pixel in one of 28 equal stretches."""
-    ends = np.arange(_THUMBNAIL_PX + 1) * length / _THUMBNAIL_PX
-    covered = np.clip(
-        ends[:, None] - np.arange(length), 0, 1
-    )  # (29, length): share of a pixel before each end
-    return np.asarray(np.diff(covered, axis=0) * _THUMBNAIL_PX / length, np.float32)
+def _contradiction(equal: Sequence[_Photo]) -> str:
+    """Name the photos of equal pixels that were called both normal and anomalous."""
+    said = ", ".join(f"{one.image.name} is called {one.image.label}" for one in equal[:_NAMED_TWINS])
+    return f"Equal pixels have contradictory labels: {said}. None of them counts until one label is right."
+
+
+def _digest_of(image: LabelledImage, fingerprint: bytes, masks: Mapping[str, NDArray[np.uint8]]) -> bytes:
+    said = "\x1f".join([image.name, image.label, *image.all_types])
+    digest = hashlib.sha256(said.encode() + b"\x00" + fingerprint)
+    for name in sorted(masks):
+        digest.update(name.encode() + b"\x00" + masks[name].tobytes())
+    return digest.digest()
