@@ -26,6 +26,7 @@ from services.trainer.registry import Registry
 from services.wire.model import encode_announcement
 from tests.poll import poll_until
 from tests.servers import S3Access, Servers, TritonAccess
+from tests.unit.trainer.models import promoted
 from tests.unit.trainer.pictures import pictures
 
 pytestmark = pytest.mark.real
@@ -72,9 +73,9 @@ class Bench:
         return f"http://127.0.0.1:{self._servers.state.ports['hosting']}{path}"
 
     def model(self, project: str, version: str) -> ModelAnnouncement:
-        """Fit and register a version, without announcing it."""
+        """Fit, register and promote a version, without announcing it."""
         fitted = fit_model(pictures(6), project=project, version=version, out_dir=self._folder / project)
-        return self.registry.register(fitted.folder, fitted.manifest)
+        return promoted(self.registry, fitted.folder, fitted.manifest)
 
     def announce(self, said: ModelAnnouncement) -> None:
         self.producer.send(encode_announcement(said)).result(10)

@@ -24,6 +24,7 @@ from services.trainer.registry import Registry
 from services.vision.runtime import verify_folder
 from tests.unit.serve.fakes import verdict
 from tests.unit.serve.models import picture, write_version
+from tests.unit.trainer.models import promoted
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def home(tmp_path: Path) -> Home:
     migrate(home.database_url)
     engine = open_engine(home.database_url)
     folder = write_version(tmp_path / "fitted")
-    Registry(engine, folder_store(home.objects)).register(folder, verify_folder(folder))
+    promoted(Registry(engine, folder_store(home.objects)), folder, verify_folder(folder))
     engine.dispose()
     return home
 

@@ -11,8 +11,11 @@ from sqlalchemy import Engine
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store.store import ObjectStore, folder_store, memory_store
 from services.domain.errors import BadRequest, CorruptModel, StoreUnavailable, UnknownProject
+from services.domain.model_version import VersionState
 from services.trainer.registry import Registry, new_version
-from tests.unit.trainer.models import CREATED_AT, model_folder
+from tests.unit.trainer.models import CREATED_AT, model_folder, promoted
+
+LATER = CREATED_AT + timedelta(hours=1)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_a_registered_version_is_found_and_fetched_whole(registry: Registry, tmp
     folder, manifest = model_folder(tmp_path / "made")
     said = registry.register(folder, manifest, training_id="t1")
     assert said.uri == "s3://loupe-models/plates/v1"
-    assert registry.latest("plates") == said == registry.of_training("t1")
+    assert said == registry.of_training("t1") == registry.record("plates", "v1").announcement
     assert registry.projects() == ("plates",)
     brought = tmp_path / "models" / "plates" / "v1"
     assert registry.fetch(said, brought) == manifest
@@ -67,16 +70,59 @@ def test_a_registered_version_is_found_and_fetched_whole(registry: Registry, tmp
 def test_registering_twice_changes_nothing(registry: Registry, tmp_path: Path) -> None:
     folder, manifest = model_folder(tmp_path)
     assert registry.register(folder, manifest) == registry.register(folder, manifest)
-    assert len(registry.versions("plates")) == 1
+    (record,) = registry.records("plates")
+    assert (record.state, record.family, record.decided_at) == (VersionState.CANDIDATE, "memory", None)
 
 
-def test_versions_are_ordered_by_their_making(registry: Registry, tmp_path: Path) -> None:
-    # Registered in another order than made, with names that sort the other way round.
+def test_a_candidate_and_a_kept_version_are_served_by_nobody(registry: Registry, tmp_path: Path) -> None:
+    promoted(registry, *model_folder(tmp_path, version="v1"))
+    registry.register(*model_folder(tmp_path, version="v2", created_at=LATER))
+    assert registry.latest("plates").version == "v1"
+    record = registry.decide("plates", "v2", VersionState.KEPT, {"reasons": ["It is worse."]}, LATER)
+    assert (record.state, record.reasons, record.decided_at) == (VersionState.KEPT, ("It is worse.",), LATER)
+    assert [one.version for one in registry.versions("plates")] == ["v1"]
+    assert [one.version for one in registry.records("plates")] == ["v1", "v2"]
+
+
+def test_a_decision_is_made_once(registry: Registry, tmp_path: Path) -> None:
+    registry.register(*model_folder(tmp_path))
+    first = registry.decide("plates", "v1", VersionState.KEPT, {"reasons": ["First."]}, LATER)
+    again = registry.decide("plates", "v1", VersionState.PROMOTED, {"reasons": ["Second."]}, LATER)
+    assert again == first
+
+
+def test_what_was_promoted_last_serves_whenever_it_was_made(registry: Registry, tmp_path: Path) -> None:
     for version, age_s in (("b", 0), ("a", 5), ("c", 9)):
         made_at = CREATED_AT - timedelta(seconds=age_s)
-        registry.register(*model_folder(tmp_path, version=version, created_at=made_at))
+        promoted(registry, *model_folder(tmp_path, version=version, created_at=made_at))
     assert [one.version for one in registry.versions("plates")] == ["c", "a", "b"]
-    assert registry.latest("plates").version == "b"
+    said = registry.promote("plates", "c", author="ada", reason="b misses scratches", at=LATER)
+    assert registry.latest("plates") == said
+    assert [one.version for one in registry.versions("plates")] == ["a", "b", "c"]
+    (by_hand,) = registry.record("plates", "c").evidence["by_hand"]
+    assert (by_hand["author"], by_hand["reason"], by_hand["was"]) == ("ada", "b misses scratches", "promoted")
+    # Until the next promotion, whatever was made before it.
+    promoted(registry, *model_folder(tmp_path, version="d"), at=LATER + timedelta(seconds=1))
+    assert registry.latest("plates").version == "d"
+
+
+def test_a_kept_version_is_promoted_by_hand_with_its_evidence(registry: Registry, tmp_path: Path) -> None:
+    registry.register(*model_folder(tmp_path))
+    registry.decide("plates", "v1", VersionState.KEPT, {"reasons": ["It is worse."]}, CREATED_AT)
+    registry.promote("plates", "v1", author="ada", reason="the test set is old", at=LATER)
+    record = registry.record("plates", "v1")
+    assert (record.state, record.reasons) == (VersionState.PROMOTED, ("It is worse.",))
+    assert record.evidence["by_hand"][0]["was"] == "kept"
+
+
+def test_promoting_what_serves_or_is_not_there_is_refused(registry: Registry, tmp_path: Path) -> None:
+    promoted(registry, *model_folder(tmp_path))
+    with pytest.raises(BadRequest, match="serves already"):
+        registry.promote("plates", "v1", author="ada", reason="", at=LATER)
+    with pytest.raises(BadRequest, match=r"no version v9 of plates\. There are: v1"):
+        registry.promote("plates", "v9", author="ada", reason="", at=LATER)
+    with pytest.raises(UnknownProject):
+        registry.promote("bottles", "v1", author="ada", reason="", at=LATER)
 
 
 @pytest.mark.parametrize("allowed", range(6))
@@ -121,6 +167,8 @@ def test_an_unknown_project_is_answered_with_the_known_ones(registry: Registry, 
     with pytest.raises(UnknownProject, match="no other yet"):
         registry.latest("plates")
     registry.register(*model_folder(tmp_path))
+    with pytest.raises(UnknownProject, match="No version of plates was promoted yet"):
+        registry.latest("plates")
     with pytest.raises(UnknownProject, match="Known are: plates"):
         registry.latest("bottles")
 
