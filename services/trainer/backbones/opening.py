@@ -18,7 +18,9 @@ RANDOM = "random"
 _CALIBRATION_PHOTOS = 16
 
 
-def open_backbone(spec: str | Path | None = None, *, licence: str = "", seed: int = 0) -> BackboneFile:
+def open_backbone(
+    spec: str | Path | None = None, *, licence: str = "", seed: int = 0, default: Path | None = None
+) -> BackboneFile:
     """Return a backbone, ready to be looked at; `calibrated` makes it ready to be used.
 
     Args:
@@ -26,6 +28,7 @@ def open_backbone(spec: str | Path | None = None, *, licence: str = "", seed: in
             where that was not done the random one, with a warning.
         licence: of a file's weights, where neither it nor the file beside it says.
         seed: of the random one.
+        default: where set-up put its backbone, if not inside the Python environment.
 
     Raises:
         BadRequest: the file is no ONNX network that can be used as a backbone.
@@ -36,8 +39,9 @@ def open_backbone(spec: str | Path | None = None, *, licence: str = "", seed: in
         return random_resnet(seed)
     if spec:
         return read_onnx_file(Path(spec), licence)
-    if default_backbone_path().is_file():
-        return load_backbone()
+    default = default or default_backbone_path()
+    if default.is_file():
+        return load_backbone(default)
     warning = (
         "The default backbone is not prepared on this machine, so one with random weights stands in, which "
         "finds less; run `loupe setup` and fit again."

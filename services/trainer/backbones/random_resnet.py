@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,8 @@ def random_resnet(
     return BackboneFile(model, identity, INPUT_PX, warnings, seed)
 
 
-def _kernels(seed: int) -> list[NDArray[np.float32]]:
+@lru_cache(maxsize=1)  # opening and calibrating a backbone both need them
+def _kernels(seed: int) -> tuple[NDArray[np.float32], ...]:
     """Return the kernels (O, I, k, k) in the order they are drawn; see `_draw_network`."""
     shapes = [(64, 3, 7, 7)]
     channels = 64
@@ -75,19 +77,23 @@ def _kernels(seed: int) -> list[NDArray[np.float32]]:
                 shapes.append((out, channels, 1, 1))
             channels = out
     rng = np.random.default_rng(seed)
-    return [_orthogonal(rng, shape) for shape in shapes]
+    return tuple(_orthogonal(rng, shape) for shape in shapes)
 
 
 def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return a random kernel whose rows, or columns where there are fewer, are orthonormal."""
     rows, columns = shape[0], int(np.prod(shape[1:]))
-    square, triangle = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-    square *= np.sign(np.diag(triangle))  # otherwise not uniform over all rotations
-    matrix = square if rows > columns else square.T
-    return np.asarray(matrix.reshape(shape), np.float32)
+    matrix = rng.standard_normal((min(rows, columns), max(rows, columns)))
+    # Gram-Schmidt by hand, not LAPACK's: the same bits everywhere, and BLAS's threads wait for one another
+    # on a machine that has other work (7 s instead of 0.4 s for all kernels).
+    for place, row in enumerate(matrix):
+        row /= np.sqrt(np.square(row).sum())
+        later = matrix[place + 1 :]
+        later -= np.vecdot(later, row)[:, None] * row
+    return np.asarray((matrix.T if rows > columns else matrix).reshape(shape), np.float32)
 
 
-def _statistics(kernels: list[NDArray[np.float32]], photos: NDArray[np.uint8]) -> _Statistics:
+def _statistics(kernels: Sequence[NDArray[np.float32]], photos: NDArray[np.uint8]) -> _Statistics:
     """Run the network over the photos, each layer normalised by what it gives for them."""
     draw = GraphBuilder()
     names: list[str] = []
@@ -109,7 +115,7 @@ def _statistics(kernels: list[NDArray[np.float32]], photos: NDArray[np.uint8]) -
     return _Statistics(tuple(values[::2]), tuple(values[1::2]))
 
 
-def _draw_folded(kernels: list[NDArray[np.float32]], statistics: _Statistics) -> bytes:
+def _draw_folded(kernels: Sequence[NDArray[np.float32]], statistics: _Statistics) -> bytes:
     """Return the network with fixed statistics folded into its kernels."""
     draw = GraphBuilder()
 

@@ -7,6 +7,7 @@ Reads no file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_co
 
 from services.domain.errors import BadRequest, CorruptModel
 from services.trainer.graph_builder import OPSET_VERSION, GraphBuilder
-from services.vision.runtime import open_session
 
 # A side that the network leaves open; the same as the default backbone's.
 _FREE_INPUT_PX = 224
@@ -102,11 +102,14 @@ def wrapped(model: onnx.ModelProto, scale: Scale, name: str) -> tuple[bytes, int
     taps = _taps(found[0], taken, name)
     try:
         network = _drawn(model, taken, taps, scale)
-        given = open_session(network, threads=2).run(
-            [f"f{tap.stride_px}" for tap in taps], {"pixels": photos[:, 0]}
-        )
+        session = _session(network)
     except Exception as error:
         message = f"The backbone {name} cannot be built into a detector: {_reason(error)}"
+        raise BadRequest(message, backbone=name) from error
+    try:
+        given = session.run([f"f{tap.stride_px}" for tap in taps], {"pixels": photos[:, 0]})
+    except Exception as error:
+        message = f"The backbone {name} takes one photo at a time only; export it with a free batch."
         raise BadRequest(message, backbone=name) from error
     for tap, features in zip(taps, given, strict=True):
         expected = np.stack([_channels_first(one[tap.output][0], tap) for one in found])
@@ -131,16 +134,19 @@ def _open(model: onnx.ModelProto, name: str) -> Any:
         BadRequest: ONNX Runtime does not take it.
     """
     try:
-        return open_session(model.SerializeToString(), threads=2)
+        return _session(model.SerializeToString())
     except Exception as error:
         reason = _reason(error)
         opset = max((entry.version for entry in model.opset_import), default=0)
-        if "opset" in reason.lower() and "guarantees" in reason:
-            message = (
-                f"The backbone {name} is written in opset {opset}, which ONNX Runtime does not know yet."
-            )
-        elif "is not a registered function/op" in reason or "NOT_IMPLEMENTED" in reason:
-            message = f"The backbone {name} needs an operator that ONNX Runtime lacks: {reason}"
+        lacking = re.search(
+            r"No Op registered for (\S+)|([\w.:]+)\(\S+\) is not a registered|implementation for (\S+)",
+            reason,
+        )
+        if lacking:
+            operator = next(filter(None, lacking.groups()))
+            message = f"The backbone {name} needs an operator that ONNX Runtime lacks: {operator}."
+        elif "opset" in reason.lower() and "guarantees" in reason:
+            message = f"The backbone {name} is written in opset {opset}, which ONNX Runtime does not know."
         else:
             message = f"ONNX Runtime cannot load the backbone {name}: {reason}"
         raise BadRequest(message, backbone=name, opset=opset) from error
@@ -343,11 +349,22 @@ def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _session(model: bytes) -> Any:
+    """Return a session that logs nothing: what goes wrong becomes a sentence."""
+    import onnxruntime  # as in `services.vision.runtime`: only where a model is really run
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def _shape(axes: Iterable[int | str | None]) -> str:
     """Return a shape as people write it: `N x 3 x 224 x 224`."""
     return " x ".join(str(axis or "?") for axis in axes)
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return an error's first line, without ONNX Runtime's own number and name of it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (This is an invalid model\. )?", "", line)
