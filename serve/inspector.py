@@ -63,7 +63,7 @@ class InspectorCore:
             decoded_s = self._clock.monotonic_s()
             outputs = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
             inferred_s = self._clock.monotonic_s()
-            verdicts = iter([(one.score, judge(one, model.manifest)) for one in outputs])
+            verdicts = iter([(one, judge(one, model.manifest)) for one in outputs])
             # Every frame waited for the whole batch, so each stage counts in full for each.
             stage_ms = {
                 "decode": (decoded_s - began_s) * 1000,
@@ -92,13 +92,13 @@ class InspectorCore:
         frame: Frame,
         decoded: Decoded,
         manifest: Manifest,
-        score: float,
+        outputs: ImageOutputs,
         judgement: Judgement,
         stage_ms: Mapping[str, float],
     ) -> Inspection:
         now = self._clock.now()
         return inspection_of(
-            frame, decoded, manifest, score, judgement, judged_at=now, stage_ms=stage_ms, unit=self._unit
+            frame, decoded, manifest, outputs, judgement, judged_at=now, stage_ms=stage_ms, unit=self._unit
         )
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ class LocalJudge:
         decoded = decode(frame.image, input_size_px(manifest))
         (found,) = model.infer(decoded.pixels[None])
         judgement = judge(found, manifest)
-        return inspection_of(frame, decoded, manifest, found.score, judgement, judged_at=datetime.now(UTC))
+        return inspection_of(frame, decoded, manifest, found, judgement, judged_at=datetime.now(UTC))
 
     @cached_property
     def _model(self) -> OnnxModel:

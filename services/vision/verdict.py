@@ -12,6 +12,8 @@ from services.domain.frame import Frame
 from services.domain.inspection import Inspection
 from services.domain.model_version import Manifest
 from services.vision.decode import Decoded
+from services.vision.outputs import ImageOutputs
+from services.vision.picture import picture_of
 from services.vision.scoring import Judgement
 
 
@@ -25,7 +27,7 @@ def inspection_of(
     frame: Frame,
     decoded: Decoded,
     manifest: Manifest,
-    score: float,
+    outputs: ImageOutputs,
     judgement: Judgement,
     *,
     judged_at: datetime,
@@ -38,8 +40,8 @@ def inspection_of(
         frame: what was judged.
         decoded: its upright pixels.
         manifest: of the version.
-        score: higher is more anomalous.
-        judgement: what `scoring.judge` made of score and map.
+        outputs: what the graph says of it.
+        judgement: what `scoring.judge` made of them.
         judged_at: aware UTC time.
         stage_ms: milliseconds per stage so far.
         unit: replica that judged; empty outside of a cluster.
@@ -53,7 +55,7 @@ def inspection_of(
         judged_at=judged_at,
         is_anomalous=judgement.is_anomalous,
         confidence=judgement.confidence,
-        score=score,
+        score=outputs.score,
         threshold=manifest.calibration.threshold,
         is_uncertain=judgement.is_uncertain,
         subject=frame.subject,
@@ -67,5 +69,6 @@ def inspection_of(
         height_px=decoded.height_px,
         stage_ms=stage_ms or {},
         unit=unit,
+        picture=picture_of(decoded.pixels, outputs.score, outputs.embedding, manifest.reference),
         position=frame.position,
     )
