@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "camera": Entry("camera:app", "Cameras: add them, see how they do, publish images as one.", _JUDGE),
     "route": Entry("route:app", "Which camera goes to which project.", _JUDGE),
     "label": Entry("label:label", "Say what pictures show: normal, or which anomaly where.", _JUDGE),
+    "models": Entry("models:models", "Model versions: which serve, which were kept and why.", _LOOK),
     "labels": Entry("label:labels", "What each project's dataset holds.", _LOOK),
     "status": Entry("stack:status", "Health, memory, port and version of each part.", _LOOK),
     "drift": Entry("drift:drift", "Do the cameras still show what the models learnt from?", _LOOK),

@@ -136,7 +136,7 @@ class Registry:
         """Promote a version by hand, whatever was decided before; announce it, and it is what serves.
 
         Raises:
-            BadRequest: there is no such version, or it is what serves already.
+            BadRequest: there is no such version, it is what serves already, or it has not proved itself.
             UnknownProject: there is no such project, or it has no model yet.
         """
         with writing(self._engine) as connection:
@@ -145,6 +145,7 @@ class Registry:
             if row is not None and newest is not None and newest.version == version:
                 raise BadRequest(f"Version {version} of {project} is the one that serves already.")
             if row is not None:
+                _check_proved(row)
                 said = {"author": author, "reason": reason, "at": at.isoformat(), "was": row.state}
                 by_hand = [*row.evidence.get("by_hand", ()), said]
                 values = {
@@ -301,6 +302,21 @@ def _why_unknown(project: str, known: Sequence[str], *, has_versions: bool) -> U
             f"There is no project {project}, and no other yet. Make one: loupe fit DIR --project {project}"
         )
     return UnknownProject(message, project=project, known=tuple(known))
+
+
+def _check_proved(row: Row[Any]) -> None:
+    """Refuse what no replica would load.
+
+    Raises:
+        BadRequest: a candidate that nobody has looked at yet, or one that failed its golden check.
+    """
+    if row.state == VersionState.CANDIDATE.value:
+        message = f"Version {row.version} of {row.project} is a candidate that has not been proved yet."
+        raise BadRequest(message, version=row.version)
+    contender = row.evidence.get("candidate")
+    if row.state == VersionState.KEPT.value and not (contender and contender["is_proved"]):
+        message = f"Version {row.version} of {row.project} cannot serve. {' '.join(row.evidence['reasons'])}"
+        raise BadRequest(message, version=row.version)
 
 
 def _no_version(project: str, version: str, known: Sequence[str]) -> BadRequest:

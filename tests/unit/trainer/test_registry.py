@@ -108,11 +108,24 @@ def test_what_was_promoted_last_serves_whenever_it_was_made(registry: Registry, 
 
 def test_a_kept_version_is_promoted_by_hand_with_its_evidence(registry: Registry, tmp_path: Path) -> None:
     registry.register(*model_folder(tmp_path))
-    registry.decide("plates", "v1", VersionState.KEPT, {"reasons": ["It is worse."]}, CREATED_AT)
+    evidence = {"reasons": ["It is worse."], "candidate": {"is_proved": True}}
+    registry.decide("plates", "v1", VersionState.KEPT, evidence, CREATED_AT)
     registry.promote("plates", "v1", author="ada", reason="the test set is old", at=LATER)
     record = registry.record("plates", "v1")
     assert (record.state, record.reasons) == (VersionState.PROMOTED, ("It is worse.",))
     assert record.evidence["by_hand"][0]["was"] == "kept"
+
+
+def test_what_has_not_proved_itself_is_not_promoted_by_hand_either(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.register(*model_folder(tmp_path))
+    with pytest.raises(BadRequest, match="not been proved yet"):
+        registry.promote("plates", "v1", author="ada", reason="", at=LATER)
+    evidence = {"reasons": ["It fails its golden check."], "candidate": {"is_proved": False}}
+    registry.decide("plates", "v1", VersionState.KEPT, evidence, CREATED_AT)
+    with pytest.raises(BadRequest, match=r"cannot serve\. It fails its golden check"):
+        registry.promote("plates", "v1", author="ada", reason="", at=LATER)
 
 
 def test_promoting_what_serves_or_is_not_there_is_refused(registry: Registry, tmp_path: Path) -> None:
