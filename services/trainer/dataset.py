@@ -101,7 +101,6 @@ class _Photo:
     Attributes:
         fingerprint: SHA-256 of its pixels.
         digest: SHA-256 of all that is known of it.
-        thumbnail: see `services.trainer.twins`.
         pixels: (S, S, 3) uint8; None: beyond the bound, decoded again.
         masks: anomaly type -> (S * S / 8,) uint8, packed; None: beyond the bound.
     """
@@ -109,7 +108,6 @@ class _Photo:
     image: LabelledImage
     fingerprint: bytes
     digest: bytes
-    thumbnail: NDArray[np.float32]
     pixels: NDArray[np.uint8] | None
     masks: Mapping[str, NDArray[np.uint8]] | None
 
@@ -139,10 +137,12 @@ class Dataset:
         most_cached = MAX_CACHED_IMAGES * INPUT_PX**2 // input_px**2
         left_out: list[tuple[LabelledImage, str]] = []
         by_pixels: dict[bytes, list[_Photo]] = {}
+        thumbnails: dict[bytes, NDArray[np.float32]] = {}
         for done, image in enumerate(images, start=1):
             try:
-                photo = _read(image, input_px, is_kept=len(by_pixels) < most_cached)
+                photo, thumbnail = _read(image, input_px, is_kept=len(by_pixels) < most_cached)
                 by_pixels.setdefault(photo.fingerprint, []).append(photo)
+                thumbnails[photo.fingerprint] = thumbnail
             except (UnreadableImage, ImageTooLarge, BadRequest) as error:
                 left_out.append((image, error.message))
             except OSError as error:
@@ -158,25 +158,30 @@ class Dataset:
                 (one.image, _contradiction(equal) if is_contradicted else _copy(equal[0]))
                 for one in equal[0 if is_contradicted else 1 :]
             ]
-        self._take(kept, left_out, input_px)
+        self.input_px = input_px
+        self._take(kept, left_out, Thumbnails([thumbnails[one.fingerprint] for one in kept]))
 
     def _take(
-        self, photos: Sequence[_Photo], left_out: Sequence[tuple[LabelledImage, str]], input_px: int
+        self,
+        photos: Sequence[_Photo],
+        left_out: Sequence[tuple[LabelledImage, str]],
+        thumbnails: Thumbnails,
     ) -> None:
-        self.input_px = input_px
         self.images = tuple(one.image for one in photos)
         self.skipped = tuple(SkippedImage(image.name, reason) for image, reason in left_out)
         self.digest = hashlib.sha256(b"".join(one.digest for one in photos)).hexdigest()
         self._photos, self._left_out = tuple(photos), tuple(left_out)
-        self._thumbnails = Thumbnails([one.thumbnail for one in photos])
+        self._thumbnails = thumbnails
 
     def where(self, is_wanted: Callable[[LabelledImage], bool]) -> Dataset:
         """Return some of the photos, and of those left out, without reading anything again."""
         part = Dataset.__new__(Dataset)
+        part.input_px = self.input_px
+        wanted = [index for index, image in enumerate(self.images) if is_wanted(image)]
         part._take(
-            [one for one in self._photos if is_wanted(one.image)],
+            [self._photos[index] for index in wanted],
             [one for one in self._left_out if is_wanted(one[0])],
-            self.input_px,
+            Thumbnails(self._thumbnails.fine[wanted]),
         )
         return part
 
@@ -236,8 +241,8 @@ class Dataset:
         return (f"{len(pairs)} of {len(self)} photos {what}: {named}{more}.",)
 
 
-def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> _Photo:
-    """Return a photo, or raise why it cannot be used."""
+def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> tuple[_Photo, NDArray[np.float32]]:
+    """Return a photo and its thumbnail, or raise why it cannot be used."""
     if image.fault:
         raise BadRequest(image.fault)
     seen = decode(image.read(), (input_px, input_px))
@@ -249,14 +254,14 @@ def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> _Photo:
         raise BadRequest(message)
     masks = _packed(image, (seen.width_px, seen.height_px), input_px)
     fingerprint = hashlib.sha256(seen.pixels.tobytes()).digest()
-    return _Photo(
+    photo = _Photo(
         image=image,
         fingerprint=fingerprint,
         digest=_digest_of(image, fingerprint, masks),
-        thumbnail=thumbnail_of(seen.pixels),
         pixels=seen.pixels if is_kept else None,
         masks=masks if is_kept else None,
     )
+    return photo, thumbnail_of(seen.pixels)
 
 
 def _packed_masks(image: LabelledImage, side: int) -> dict[str, NDArray[np.uint8]]:

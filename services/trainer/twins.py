@@ -30,7 +30,7 @@ class Thumbnails:
         fine: (n, 28 * 28 * 3) float32 block means.
     """
 
-    def __init__(self, fine: Sequence[NDArray[np.float32]]) -> None:
+    def __init__(self, fine: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> None:
         """Keep what `thumbnail_of` made of each photo."""
         self.fine = np.array(fine, np.float32).reshape(len(fine), 3 * THUMBNAIL_PX**2)
         block = THUMBNAIL_PX // _COARSE_PX
