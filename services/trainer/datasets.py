@@ -211,9 +211,11 @@ def _decoded(pixels: bytes, *, is_needed: bool) -> Decoded | None:
 def _both(first: bytes, second: bytes) -> bytes:
     """Return the mask of what either of two masks of one size marks."""
     with Image.open(BytesIO(first)) as one, Image.open(BytesIO(second)) as other:
-        file = BytesIO()
-        ImageChops.lighter(one, other).save(file, "PNG")
-    return file.getvalue()
+        marked = ImageChops.lighter(one, other)
+    file = BytesIO()
+    # What is opaque is marked, however much of the picture that is.
+    Image.merge("LA", (marked, marked)).save(file, "PNG")
+    return read_mask(file.getvalue(), marked.size)
 
 
 def image_of_frame(engine: Engine, frame_id: UUID | None) -> ImageReference:

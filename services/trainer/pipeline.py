@@ -213,7 +213,7 @@ class TrainingStep:
             manifest = verify_folder(model)
             self._patience.call(report.close_door)
             self._patience.call(lambda: self._makers.promotion.consider(model, manifest, request))
-            self._measured_s[request.project] = estimate.measured_s
+            self._measured_s[request.project] = estimate.end(self._clock.monotonic_s())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -40,15 +40,11 @@ class Standing:
 
 
 class Estimate:
-    """Turns stages into one share and a time, by the usual lengths of stages and the pace so far.
-
-    Attributes:
-        measured_s: how long each stage took, once the next one has begun.
-    """
+    """Turns stages into one share and a time, by the usual lengths of stages and the pace so far."""
 
     def __init__(self, usual_s: Mapping[str, float], started_monotonic_s: float) -> None:
         """Expect stages in the order of `usual_s`, as long as it says."""
-        self.measured_s: dict[str, float] = {}
+        self._measured_s: dict[str, float] = {}
         self._usual_s = dict(usual_s)
         self._started_s = self._stage_started_s = started_monotonic_s
         self._stage = ""
@@ -68,13 +64,22 @@ class Estimate:
             return Standing(self._done_ratio, None)
         return Standing(self._done_ratio, elapsed_s / done * max(0.0, whole - done))
 
+    def end(self, now_monotonic_s: float) -> dict[str, float]:
+        """Return how long each stage took."""
+        self._end_stage(now_monotonic_s)
+        return self._measured_s
+
     def _begin(self, stage: str, now_monotonic_s: float) -> None:
         if self._stage:
-            took_s = now_monotonic_s - self._stage_started_s
-            self.measured_s[self._stage] = self.measured_s.get(self._stage, 0.0) + took_s
+            self._end_stage(now_monotonic_s)
         if stage not in self._usual_s:
             self._usual_s = _inserted(self._usual_s, after=self._stage, stage=stage)
-        self._stage, self._stage_started_s = stage, now_monotonic_s
+        self._stage = stage
+
+    def _end_stage(self, now_monotonic_s: float) -> None:
+        took_s = now_monotonic_s - self._stage_started_s
+        self._measured_s[self._stage] = self._measured_s.get(self._stage, 0.0) + took_s
+        self._stage_started_s = now_monotonic_s
 
 
 class ProgressReport:

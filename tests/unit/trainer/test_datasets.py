@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine, insert
 
+from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine, reading, writing
 from services.adapters.database.tables import dataset_entries, inspections, quarantine
 from services.adapters.object_store import ObjectEntry
@@ -24,9 +25,10 @@ from services.adapters.object_store.store import (
 )
 from services.domain.errors import BadRequest, HashMismatch, ImageTooLarge, Rejected, UnknownObject
 from services.domain.frame import ImageReference
-from services.domain.label import Box, Label, Mask, Verdict, entry_id_of
+from services.domain.label import Box, Label, Mask, Origin, Split, Verdict, entry_id_of
 from services.domain.topics import CLAIM_LIMIT_BYTES
-from services.trainer.datasets import Datasets, LabelCounts, count_labels
+from services.trainer.datasets import Changes, Datasets, LabelCounts, count_labels
+from services.vision.masks import marked_pixels
 from tests.unit.trainer.pictures import picture
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -188,6 +190,55 @@ def test_everything_that_a_label_says_is_kept(datasets: Datasets, engine: Engine
     assert (row.verdict, row.classes, row.author) == (None, ["dent"], "ada")
     assert row.boxes[0]["left_ratio"] == 0.1
     assert row.masks[0]["image"]["uri"].startswith(f"s3://{DATASETS_BUCKET}/")
+
+
+def test_two_masks_of_one_type_become_one(datasets: Datasets, store: ObjectStore) -> None:
+    """Nearly the whole picture: still what is marked, not what is left."""
+    size_px = (160, 160)
+    drawings = [Image.new("L", size_px), Image.new("L", size_px)]
+    drawings[0].paste(255, (2, 2, 158, 80))
+    drawings[1].paste(255, (2, 80, 158, 158))
+    masks = []
+    for drawing in drawings:
+        file = BytesIO()
+        drawing.save(file, "PNG")
+        masks.append(Mask("dent", store.put_image(FRAMES_BUCKET, file.getvalue())))
+    said = label(store.put_image(FRAMES_BUCKET, picture(1)), Verdict.ANOMALY)
+    datasets.store(replace(said, masks=tuple(masks)))
+    (entry,) = datasets.entries("plates")
+    (mask,) = entry.masks
+    marked = marked_pixels(datasets.mask(mask), size_px)
+    assert (entry.types, int(marked.sum())) == (("dent",), 156 * 156)
+
+
+def test_split_and_origin_are_kept_and_a_type_alone_says_anomaly(
+    datasets: Datasets, store: ObjectStore
+) -> None:
+    said = replace(
+        label(store.put_image(FRAMES_BUCKET, picture(1))),
+        verdict=None, classes=("dent",), split=Split.TEST, origin=Origin.REVIEW,
+    )  # fmt: skip
+    datasets.store(said)
+    (entry,) = datasets.entries("plates")
+    assert (entry.split, entry.origin, entry.verdict) == (Split.TEST, Origin.REVIEW, None)
+    assert entry.truth is Verdict.ANOMALY
+
+
+def test_changes_are_counted_by_when_they_were_stored_not_by_when_they_were_said(
+    engine: Engine, store: ObjectStore
+) -> None:
+    clock = FakeClock(AT)
+    datasets = Datasets(engine, store, clock)
+    first = label(store.put_image(FRAMES_BUCKET, picture(1)), age_s=3600)
+    datasets.store(first)
+    assert datasets.changes("plates", None) == Changes(1, AT)
+    assert datasets.changes("plates", AT) == Changes(0, None)
+    clock.advance(5)
+    datasets.store(first)  # the same again is no change
+    assert datasets.changes("plates", AT) == Changes(0, None)
+    datasets.store(replace(first, verdict=Verdict.ANOMALY, labelled_at=AT - timedelta(seconds=60)))
+    assert datasets.changes("plates", AT) == Changes(1, AT + timedelta(seconds=5))
+    assert datasets.changes("caps", None) == Changes(0, None)
 
 
 def test_a_frame_whose_pixels_were_deleted_is_refused_with_the_day(

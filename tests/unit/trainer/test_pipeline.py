@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,23 +22,39 @@ from services.adapters.metrics import Metrics
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, folder_store
 from services.domain.errors import (
     BadRequest,
+    BadSettings,
+    CorruptModel,
     MalformedRecord,
     NotEnoughImages,
+    Rejected,
     UnknownProject,
 )
-from services.domain.label import Label, Verdict, entry_id_of
-from services.domain.model_version import FitOptions, JobState, ModelAnnouncement, TrainingRequest
+from services.domain.label import Label, Mask, Split, Verdict, entry_id_of
+from services.domain.model_version import (
+    FitOptions,
+    JobState,
+    Manifest,
+    ModelAnnouncement,
+    TrainingRequest,
+    VersionState,
+)
+from services.domain.promotion import Decision
 from services.domain.topics import MODELS
+from services.trainer.dataset_versions import DatasetVersions
 from services.trainer.datasets import Datasets
-from services.trainer.fit_process import FitJob
-from services.trainer.jobs import Jobs
-from services.trainer.pipeline import LabelStep, TrainingStep
+from services.trainer.fit_input import Bringer
+from services.trainer.fit_process import FitJob, Tell
+from services.trainer.jobs import PROMOTING, Jobs
+from services.trainer.pipeline import LabelStep, Makers, TrainingStep
 from services.trainer.registry import Registry
+from services.vision.masks import read_mask
 from services.wire.label import encode_label
 from services.wire.model import decode_announcement
 from services.wire.record import OutRecord, Record
 from services.wire.training import encode_training_request
 from tests.unit.trainer.models import model_folder
+from tests.unit.trainer.pictures import picture
+from tests.unit.trainer.test_datasets import drawn
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -52,12 +69,57 @@ class ScriptedFit:
     def __init__(self) -> None:
         self.jobs: list[tuple[FitJob, dict[str, bytes]]] = []
         self.error: BaseException | None = None
+        self.stages: list[str] = []
+        self.between: Callable[[], None] = lambda: None
+        self.offered = 1 << 40
 
-    def run(self, job: FitJob, folder: Path) -> Path:
-        self.jobs.append((job, {one.file: (folder / one.file).read_bytes() for one in job.images}))
+    def offered_bytes(self) -> int:
+        return self.offered
+
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
+        files = [name for one in job.images for name in (one.file, *one.masks.values())]
+        self.jobs.append((job, {name: (folder / name).read_bytes() for name in files}))
+        for stage in self.stages:
+            self.between()
+            tell(stage, 0.5)
         if self.error is not None:
             raise self.error
         return model_folder(folder, project=job.project, version=job.version, created_at=AT)[0]
+
+
+class ScriptedPromotion:
+    """Registers and decides as it is told to; dies where it is told to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.state = VersionState.PROMOTED
+        self.dies_at = ""
+
+    def consider(self, folder: Path, manifest: Manifest, request: TrainingRequest) -> Decision:
+        self.registry.register(folder, manifest, request.training_id)
+        return self._decide(manifest.project, manifest.version)
+
+    def resume(self, request: TrainingRequest) -> tuple[ModelAnnouncement, Decision] | None:
+        said = self.registry.of_training(request.training_id)
+        return None if said is None else (said, self._decide(said.project, said.version))
+
+    def _decide(self, project: str, version: str) -> Decision:
+        if self.dies_at == "decision":
+            raise Killed
+        evidence = {"reasons": ["It is no worse."]}
+        record = self.registry.decide(project, version, self.state, evidence, AT)
+        return Decision(record.state is VersionState.PROMOTED, record.reasons)
+
+
+class ScriptedUpdate:
+    """Makes a version without a fit."""
+
+    def __init__(self) -> None:
+        self.requests: list[TrainingRequest] = []
+
+    def run(self, request: TrainingRequest, folder: Path) -> Path:
+        self.requests.append(request)
+        return model_folder(folder, project=request.project, version="v-updated", created_at=AT)[0]
 
 
 class Rig:
@@ -70,17 +132,31 @@ class Rig:
         self.engine: Engine = open_engine(url)
         self.store: ObjectStore = folder_store(folder / "s3")
         self.broker = MemoryBroker(partitions=1)
+        self.clock = FakeClock(AT)
         self.fit = ScriptedFit()
+        self.update = ScriptedUpdate()
         self.metrics = Metrics()
-        self.datasets = Datasets(self.engine, self.store)
+        self.datasets = Datasets(self.engine, self.store, self.clock)
+        self.versions = DatasetVersions(self.engine, self.store)
         self.registry = Registry(self.engine, self.store)
+        self.promotion = ScriptedPromotion(self.registry)
         self.jobs = Jobs(self.engine)
 
-    def training_step(self, **parts: object) -> TrainingStep:
+    def training_step(
+        self,
+        *,
+        fit: ScriptedFit | None = None,
+        promotion: ScriptedPromotion | None = None,
+        store: ObjectStore | None = None,
+        **parts: object,
+    ) -> TrainingStep:
+        patience = Patience()
+        datasets = self.datasets if store is None else Datasets(self.engine, store, self.clock)
         given: dict[str, object] = {
-            "datasets": self.datasets, "registry": self.registry, "jobs": self.jobs, "fit": self.fit,
-            "producer": MemoryProducer(self.broker), "patience": Patience(), "metrics": self.metrics,
-            "clock": FakeClock(AT), "work_folder": self.folder / "work",
+            "bringer": Bringer(datasets, self.versions, patience, self.clock),
+            "makers": Makers(fit or self.fit, self.update, promotion or self.promotion),
+            "jobs": self.jobs, "producer": MemoryProducer(self.broker), "patience": patience,
+            "metrics": self.metrics, "clock": self.clock, "work_folder": self.folder / "work",
             "labels_before": lambda _: None, **parts,
         }  # fmt: skip
         return TrainingStep(**given)  # type: ignore[arg-type]  # parts are replaced by name
@@ -183,16 +259,22 @@ def test_nonsense_is_refused_without_a_job(rig: Rig, said: dict[str, str], error
 
 
 class KillingStore(ObjectStore):
-    """Dies before the n-th object is written."""
+    """Dies before the n-th object is written, or read."""
 
-    def __init__(self, inner: ObjectStore, puts: int) -> None:
-        self._inner, self._puts = inner, puts
+    def __init__(self, inner: ObjectStore, *, puts: int = 99, gets: int = 99) -> None:
+        self._inner, self._puts, self._gets = inner, puts, gets
 
     def put(self, uri: str, data: bytes) -> None:
         self._puts -= 1
         if self._puts < 0:
             raise Killed
         self._inner.put(uri, data)
+
+    def get(self, uri: str) -> bytes:
+        self._gets -= 1
+        if self._gets < 0:
+            raise Killed
+        return self._inner.get(uri)
 
 
 class KillingProducer(MemoryProducer):
@@ -216,13 +298,25 @@ def killed_in_the_fit(rig: Rig) -> TrainingStep:
 
 
 def killed_in_the_upload(puts: int) -> Callable[[Rig], TrainingStep]:
-    return lambda rig: rig.training_step(registry=Registry(rig.engine, KillingStore(rig.store, puts)))
+    def step(rig: Rig) -> TrainingStep:
+        store = KillingStore(rig.store, puts=puts)
+        return rig.training_step(promotion=ScriptedPromotion(Registry(rig.engine, store)))
+
+    return step
+
+
+def killed_while_deciding(rig: Rig) -> TrainingStep:
+    dying = ScriptedPromotion(rig.registry)
+    dying.dies_at = "decision"
+    return rig.training_step(promotion=dying)
 
 
 STAGES: dict[str, tuple[Callable[[Rig], TrainingStep], bool]] = {
+    "second photo": (lambda rig: rig.training_step(store=KillingStore(rig.store, gets=1)), False),
     "fit": (killed_in_the_fit, False),
     "first file": (killed_in_the_upload(0), False),
     "manifest": (killed_in_the_upload(5), False),
+    "decision": (killed_while_deciding, False),
     "announcement": (lambda rig: rig.training_step(producer=KillingProducer(rig.broker)), True),
     "end of job": (lambda rig: rig.training_step(jobs=KillingJobs(rig.engine)), True),
 }
@@ -233,10 +327,12 @@ def test_killed_at_any_stage_it_restarts_and_never_publishes_half_a_model(
     rig: Rig, stage: str, tmp_path: Path
 ) -> None:
     """Promise P13; the integration test does the same with SIGKILL."""
-    make, is_registered = STAGES[stage]
+    for seed in range(2):
+        rig.datasets.store(rig.label(picture(seed)))
+    make, is_promoted = STAGES[stage]
     with pytest.raises(Killed):
         make(rig).handle(REQUEST)
-    if is_registered:
+    if is_promoted:
         rig.registry.fetch(rig.registry.latest("plates"), tmp_path / "early")
     else:
         with pytest.raises(UnknownProject):
@@ -244,11 +340,123 @@ def test_killed_at_any_stage_it_restarts_and_never_publishes_half_a_model(
         assert rig.announced() == []
     rig.training_step().handle(REQUEST)  # Kafka gives the record again
     said = rig.registry.latest("plates")
-    assert len(rig.registry.versions("plates")) == 1
+    assert len(rig.registry.records("plates")) == 1
     assert set(rig.announced()) == {said}
     assert rig.jobs.get("t1").state is JobState.DONE
     shutil.rmtree(tmp_path / "late", ignore_errors=True)
     rig.registry.fetch(said, tmp_path / "late")
+
+
+def test_a_version_that_is_kept_back_is_not_announced(rig: Rig) -> None:
+    rig.promotion.state = VersionState.KEPT
+    rig.training_step().handle(REQUEST)
+    done = rig.jobs.get("t1")
+    assert (done.state, rig.announced()) == (JobState.DONE, [])
+    assert done.message.endswith("is kept back; the version before it stays. It is no worse.")
+
+
+def test_a_fit_sees_masks_types_and_splits_and_names_its_data(rig: Rig) -> None:
+    mask = Mask("scratch", rig.store.put_image("loupe-frames", drawn((160, 160))))
+    said = replace(rig.label(picture(1), Verdict.ANOMALY), classes=("dent",), masks=(mask,), split=Split.TEST)
+    rig.datasets.store(said)
+    rig.training_step().handle(REQUEST)
+    ((job, files),) = rig.fit.jobs
+    (image,) = job.images
+    assert (image.types, image.split) == (("dent", "scratch"), Split.TEST)
+    assert files[image.masks["scratch"]] == read_mask(drawn((160, 160)), (160, 160))
+    (seen,) = rig.versions.of_project("plates")
+    assert (job.data_digest, seen.images) == (seen.digest, 1)
+
+
+def test_an_image_that_is_gone_is_left_out_and_named(rig: Rig) -> None:
+    for seed in range(2):
+        rig.datasets.store(rig.label(picture(seed)))
+    gone = rig.datasets.entries("plates")[0]
+    rig.store.delete(gone.image.uri)
+    rig.training_step().handle(REQUEST)
+    ((job, _),) = rig.fit.jobs
+    assert len(job.images) == 1
+    assert any(str(gone.entry_id) in note for note in job.notes)
+
+
+def test_a_fit_that_does_not_fit_into_memory_is_refused_with_both_numbers(rig: Rig) -> None:
+    rig.fit.offered = 100 << 20
+    with pytest.raises(Rejected, match=r"would take about [\d,]+ MiB of memory; it may take 100 MiB"):
+        rig.training_step().handle(REQUEST)
+    assert rig.fit.jobs == []
+    assert (rig.jobs.get("t1").memory_bytes or 0) > rig.fit.offered
+
+
+def test_what_only_one_training_cannot_survive_does_not_stop_the_trainer(rig: Rig) -> None:
+    """It did: the trainer ended, came back, read the same record, and ended again, for ever."""
+    rig.fit.error = CorruptModel("The graph is damaged.")
+    with pytest.raises(Rejected, match="damaged"):
+        rig.training_step().handle(REQUEST)
+    rig.fit.error = BadSettings("Another database.")
+    with pytest.raises(BadSettings):
+        rig.training_step().handle(REQUEST)
+
+
+def test_a_cancelled_training_never_starts(rig: Rig) -> None:
+    step = rig.training_step()
+    rig.jobs.queue(TrainingRequest("t1", "plates", AT))
+    rig.jobs.cancel("t1", "ada", AT)
+    step.handle(REQUEST)
+    assert (rig.fit.jobs, rig.announced()) == ([], [])
+    assert rig.jobs.get("t1").state is JobState.CANCELLED
+
+
+def test_a_running_training_is_cancelled_within_a_second_and_publishes_nothing(rig: Rig) -> None:
+    def turn_and_cancel() -> None:
+        if len(rig.fit.jobs) == 1 and rig.jobs.get("t1").state is JobState.RUNNING:
+            rig.jobs.cancel("t1", "ada", AT)
+        rig.clock.advance(1.0)
+
+    rig.fit.stages = ["read", "learn", "write"]
+    rig.fit.between = turn_and_cancel
+    rig.training_step().handle(REQUEST)
+    job = rig.jobs.get("t1")
+    assert (job.state, job.cancelled_by, job.version) == (JobState.CANCELLED, "ada", None)
+    with pytest.raises(UnknownProject):
+        rig.registry.records("plates")
+    assert b'loupe_trainings_total{project="plates",state="cancelled"} 1.0' in rig.metrics.page()
+    rig.training_step().handle(REQUEST)  # nor when the record comes again
+    assert len(rig.fit.jobs) == 1
+
+
+def test_a_version_that_is_being_promoted_can_no_longer_be_cancelled(rig: Rig) -> None:
+    with pytest.raises(Killed):
+        killed_while_deciding(rig).handle(REQUEST)
+    assert rig.jobs.get("t1").stage == PROMOTING
+    with pytest.raises(BadRequest, match="too late"):
+        rig.jobs.cancel("t1", "ada", AT)
+
+
+def test_a_job_tells_how_far_it_is(rig: Rig) -> None:
+    told: list[tuple[str, float, float | None]] = []
+
+    def look() -> None:
+        rig.clock.advance(2.0)
+        job = rig.jobs.get("t1")
+        told.append((job.stage, job.done_ratio, job.eta_s))
+
+    rig.fit.stages = ["read", "learn", "write"]
+    rig.fit.between = look
+    rig.datasets.store(rig.label(picture(1)))
+    rig.training_step().handle(REQUEST)
+    assert [stage for stage, _, _ in told] == ["fetch", "read", "learn"]
+    assert told[0][2] is None
+    assert told[1][1] < told[2][1]
+    assert all(eta_s is not None and eta_s > 0 for _, _, eta_s in told[1:])
+    assert rig.jobs.get("t1").done_ratio == 1.0
+
+
+def test_an_update_takes_no_fit(rig: Rig) -> None:
+    wish = TrainingRequest("u1", "plates", AT, trigger="review", is_update=True)
+    rig.training_step().handle(read(encode_training_request(wish)))
+    assert (rig.fit.jobs, rig.update.requests) == ([], [wish])
+    assert [one.version for one in rig.announced()] == ["v-updated"]
+    assert rig.jobs.get("u1").trigger == "review"
 
 
 def test_what_a_killed_trainer_left_is_removed(rig: Rig) -> None:
