@@ -22,12 +22,19 @@ from services.domain.frame import ImageReference
 from services.trainer.datasets import DatasetEntry
 
 
+CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, UNREADABLE = (
+    "contradiction", "duplicate", "near-duplicate", "unreadable",
+)  # fmt: skip
+# Kinds that only a training finds: it opens the pictures.
+BY_LOOKING = (NEAR_DUPLICATE, UNREADABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something about the data that a person should know.
 
     Attributes:
-        kind: `contradiction`, `duplicate`, `near-duplicate` or `unreadable`.
+        kind: one of the constants above.
         sentence: what was found and what was done about it.
     """
 
@@ -212,7 +219,7 @@ def _line_of(entry: DatasetEntry) -> dict[str, Any]:
 def _overruled(said: Sequence[DatasetEntry]) -> Finding:
     earlier, last = said[-2], said[-1]
     return Finding(
-        "contradiction",
+        CONTRADICTION,
         f"Picture {last.image.sha256[:12]} was called {earlier.truth} and then {last.truth} "
         f"({last.labelled_at:%Y-%m-%d %H:%M}); the later label counts.",
     )
@@ -221,7 +228,7 @@ def _overruled(said: Sequence[DatasetEntry]) -> Finding:
 def _contradiction(same: Sequence[DatasetEntry]) -> Finding:
     named = ", ".join(f"{one.entry_id} ({one.truth})" for one in same)
     return Finding(
-        "contradiction",
+        CONTRADICTION,
         f"The same pixels are labelled differently: {named}. All are left out until the labels agree.",
     )
 
@@ -230,7 +237,7 @@ def _duplicate(same: Sequence[DatasetEntry]) -> Finding:
     named = ", ".join(str(one.entry_id) for one in same)
     splits = {one.split for one in same}
     where = " One is for training and one for the test." if len(splits - {None}) > 1 else ""
-    return Finding("duplicate", f"The same pixels came as {named}; the last counts.{where}")
+    return Finding(DUPLICATE, f"The same pixels came as {named}; the last counts.{where}")
 
 
 def _is(project: str, digest: str) -> tuple[Any, Any]:

@@ -12,7 +12,14 @@ from pathlib import Path
 from services.adapters.broker.patience import Patience
 from services.adapters.clock import Clock
 from services.domain.errors import Rejected
-from services.trainer.dataset_versions import DatasetVersion, DatasetVersions, Finding, Snapshot, snapshot_of
+from services.trainer.dataset_versions import (
+    UNREADABLE,
+    DatasetVersion,
+    DatasetVersions,
+    Finding,
+    Snapshot,
+    snapshot_of,
+)
 from services.trainer.datasets import DatasetEntry, Datasets
 from services.trainer.fit_process import Tell, TrainingImage
 from services.trainer.training_progress import FETCHING
@@ -67,7 +74,7 @@ class Bringer:
             try:
                 images[entry] = self._bring_one(entry, folder)
             except Rejected as error:
-                lost.append(Finding("unreadable", f"Entry {entry.entry_id} is left out: {error.message}"))
+                lost.append(Finding(UNREADABLE, f"Entry {entry.entry_id} is left out: {error.message}"))
         brought = Snapshot(tuple(images), (*snapshot.findings, *lost))
         seen = self._patience.call(lambda: self._versions.write(project, brought, began_at))
         return FitInput(tuple(images.values()), seen)
