@@ -21,7 +21,6 @@ from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore
 from services.domain.frame import ImageReference
 from services.trainer.datasets import DatasetEntry
 
-
 CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, UNREADABLE = (
     "contradiction", "duplicate", "near-duplicate", "unreadable",
 )  # fmt: skip
