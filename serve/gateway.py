@@ -23,7 +23,7 @@ from services.domain.frame import Frame
 from services.domain.topics import RECORD_LIMIT_BYTES
 from services.wire import frame as frame_wire
 from services.wire import inspection as inspection_wire
-from services.wire.batch import Rejection
+from services.wire.batch import Outcome, Rejection
 from services.wire.gen.loupe.v1 import frame_pb2, inspector_pb2, inspector_pb2_grpc
 from services.wire.times import to_timestamp
 
@@ -71,12 +71,20 @@ class InspectorDoor(inspector_pb2_grpc.InspectorServicer):
         """Judge one image; see the proto for the statuses."""
         try:
             frame = self._frame_of(request.frame)
-            (outcome,) = self._units.inspect(self._project_of(request.frame.project), [frame])
+            outcome, mask_png = self._asked(self._project_of(request.frame.project), frame, request.mask)
             if isinstance(outcome, Rejection):
                 raise error_named(outcome)
         except LoupeError as error:
             _abort(context, error)
-        return inspector_pb2.InspectResponse(inspection=inspection_wire.to_message(outcome))
+        inspection = inspection_wire.to_message(outcome)
+        return inspector_pb2.InspectResponse(inspection=inspection, mask_png=mask_png)
+
+    def _asked(self, project: str, frame: Frame, is_masked: bool) -> tuple[Outcome, bytes]:
+        """Return a unit's verdict, with the mask if it is wanted."""
+        if is_masked:
+            return self._units.inspect_with_mask(project, frame)
+        (outcome,) = self._units.inspect(project, [frame])
+        return outcome, b""
 
     def _project_of(self, wanted: str) -> str:
         hosted = ", ".join(self.projects) or "none"

@@ -26,6 +26,7 @@ from services.domain.model_version import Manifest
 from services.vision.decode import Decoded, decode
 from services.vision.outputs import ImageOutputs
 from services.vision.scoring import Judgement, judge
+from services.vision.type_masks import mask_png
 from services.vision.verdict import input_size_px, inspection_of
 from services.wire.batch import Outcome, Rejection, decode_frames, encode_outcomes
 
@@ -54,6 +55,17 @@ class InspectorCore:
             ModelUnavailable: no model, or one that is being healed; nothing was tried.
             FrameCrashesModel: the model failed on this batch although it was healthy before.
         """
+        return self._judge(frames, None)
+
+    def inspect_with_masks(self, frames: Sequence[Frame]) -> tuple[tuple[Outcome, ...], tuple[bytes, ...]]:
+        """Judge like `inspect`, and return each frame's mask as PNG, empty where it has no verdict."""
+        masks: list[bytes] = []
+        outcomes = self._judge(frames, masks)
+        drawn = iter(masks)
+        return outcomes, tuple(b"" if isinstance(one, Rejection) else next(drawn) for one in outcomes)
+
+    def _judge(self, frames: Sequence[Frame], masks: list[bytes] | None) -> tuple[Outcome, ...]:
+        """Judge; `masks` takes those of readable frames, None: they are not drawn."""
         with self.watch.current() as model:
             if model.problem is not None:
                 raise ModelUnavailable(model.problem)  # before the work of decoding
@@ -61,9 +73,15 @@ class InspectorCore:
             size_px = input_size_px(model.manifest)
             decoded = list(self._decoders.map(lambda frame: _decode(frame, size_px), frames))
             decoded_s = self._clock.monotonic_s()
-            outputs = self._infer(model, [one for one in decoded if isinstance(one, Decoded)])
+            readable = [one for one in decoded if isinstance(one, Decoded)]
+            outputs = list(self._infer(model, readable))
             inferred_s = self._clock.monotonic_s()
             verdicts = iter([(one, judge(one, model.manifest)) for one in outputs])
+            if masks is not None:
+                masks += [
+                    mask_png(one, model.manifest, (seen.width_px, seen.height_px))
+                    for one, seen in zip(outputs, readable, strict=True)
+                ]
             # Every frame waited for the whole batch, so each stage counts in full for each.
             stage_ms = {
                 "decode": (decoded_s - began_s) * 1000,
@@ -133,8 +151,10 @@ class Inspector:
         return await loop.run_in_executor(self._calls, self._answer, payload)
 
     def _answer(self, payload: bytes) -> bytes:
-        frames = decode_frames(payload)
+        frames, is_masked = decode_frames(payload)
         try:
+            if is_masked:
+                return encode_outcomes(*self._core.inspect_with_masks(frames))
             return encode_outcomes(self._core.inspect(frames))
         except LoupeError as error:
             return encode_outcomes(failure_of(error, len(frames)))

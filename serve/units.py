@@ -29,6 +29,15 @@ class Units(Protocol):
         """
         ...
 
+    def inspect_with_mask(self, project: str, frame: Frame) -> tuple[Outcome, bytes]:
+        """Have one unit judge one frame and draw its mask; the PNG is empty where it has no verdict. Blocks.
+
+        Raises:
+            RetryLater: see `inspect`.
+            FrameCrashesModel: see `inspect`.
+        """
+        ...
+
 
 def failure_of(error: LoupeError, count: int) -> tuple[Outcome, ...]:
     """Return the answer of a unit that could not judge a batch of `count` frames."""

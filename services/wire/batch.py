@@ -23,26 +23,33 @@ class Rejection:
 Outcome = Inspection | Rejection
 
 
-def encode_frames(frames: Sequence[Frame]) -> bytes:
-    """Return the bytes of an `InspectBatch`."""
-    return inspector_pb2.InspectBatch(frames=[frame_wire.to_message(f) for f in frames]).SerializeToString()
+def encode_frames(frames: Sequence[Frame], *, masks: bool = False) -> bytes:
+    """Return the bytes of an `InspectBatch`; `masks`: also draw the mask of each frame."""
+    batch = inspector_pb2.InspectBatch(frames=[frame_wire.to_message(f) for f in frames], masks=masks)
+    return batch.SerializeToString()
 
 
-def decode_frames(payload: bytes) -> tuple[Frame, ...]:
-    """Return the frames of an `InspectBatch`."""
-    return tuple(frame_wire.from_message(m) for m in inspector_pb2.InspectBatch.FromString(payload).frames)
+def decode_frames(payload: bytes) -> tuple[tuple[Frame, ...], bool]:
+    """Return the frames of an `InspectBatch`, and whether masks are asked for."""
+    batch = inspector_pb2.InspectBatch.FromString(payload)
+    return tuple(frame_wire.from_message(message) for message in batch.frames), batch.masks
 
 
-def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """Return the bytes of an `InspectBatchResult`, one result per frame, in order."""
+def encode_outcomes(outcomes: Sequence[Outcome], masks: Sequence[bytes] | None = None) -> bytes:
+    """Return the bytes of an `InspectBatchResult`, one result per frame, in order, with masks if any."""
     message = inspector_pb2.InspectBatchResult()
-    for outcome in outcomes:
-        result = message.results.add()
+    for outcome, mask_png in zip(outcomes, masks or [b""] * len(outcomes), strict=True):
+        result = message.results.add(mask_png=mask_png)
         if isinstance(outcome, Rejection):
             result.rejection.cause, result.rejection.reason = outcome.cause, outcome.reason
         else:
             result.inspection.CopyFrom(inspection_wire.to_message(outcome))
     return message.SerializeToString()
+
+
+def decode_masks(payload: bytes) -> tuple[bytes, ...]:
+    """Return the masks of an `InspectBatchResult` as PNG, in the order of the frames; empty where none is."""
+    return tuple(result.mask_png for result in inspector_pb2.InspectBatchResult.FromString(payload).results)
 
 
 def decode_outcomes(payload: bytes) -> tuple[Outcome, ...]:

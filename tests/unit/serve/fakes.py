@@ -19,6 +19,7 @@ from services.wire.record import OutRecord, Record
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BAD, CRASHES, ANOMALOUS = b"bad", b"crashes", b"anomalous"
+MASK = b"a mask"
 
 
 def verdict(frame: Frame, project: str = "plates") -> Inspection:
@@ -60,6 +61,10 @@ class FakeUnits:
             raise FrameCrashesModel("the model died")
         self.judged.update(frame.frame_id for frame in frames)
         return tuple(_outcome(frame, project) for frame in frames)
+
+    def inspect_with_mask(self, project: str, frame: Frame) -> tuple[Outcome, bytes]:
+        (outcome,) = self.inspect(project, [frame])
+        return outcome, MASK
 
 
 def _outcome(frame: Frame, project: str) -> Outcome:

@@ -14,7 +14,7 @@ from services.domain.frame import Frame
 from services.embedded.home import free_ports
 from services.wire.gen.loupe.v1 import frame_pb2, inspector_pb2, inspector_pb2_grpc
 from services.wire.inspection import from_message
-from tests.unit.serve.fakes import BAD, FakeUnits
+from tests.unit.serve.fakes import BAD, MASK, FakeUnits
 from tests.unit.serve.test_units import leaves
 
 
@@ -50,6 +50,18 @@ def test_an_image_alone_is_enough_while_one_project_is_hosted(gateway: Door) -> 
     _, stub = gateway
     inspection = from_message(stub.Inspect(ask(b"good"), timeout=10).inspection)
     assert (inspection.project, inspection.camera) == ("plates", "gateway")
+
+
+def test_a_mask_comes_only_when_it_is_asked_for(gateway: Door) -> None:
+    _, stub = gateway
+    assert stub.Inspect(ask(b"good"), timeout=10).mask_png == b""
+    request = ask(b"good")
+    request.mask = True
+    answer = stub.Inspect(request, timeout=10)
+    assert answer.mask_png == MASK
+    assert from_message(answer.inspection).project == "plates"
+    request.frame.image = BAD
+    assert refusal(stub, request).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_an_unreadable_image_is_the_callers_fault(gateway: Door) -> None:

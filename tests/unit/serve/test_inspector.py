@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from serve.inspector import Inspector, InspectorCore
 from serve.model_watch import ModelWatch, WantedVersion
@@ -20,7 +23,7 @@ from services.domain.frame import Frame
 from services.domain.inspection import Inspection
 from services.vision.decode import decode
 from services.vision.runtime import OnnxModel
-from services.wire.batch import Outcome, Rejection, decode_outcomes, encode_frames
+from services.wire.batch import Outcome, Rejection, decode_masks, decode_outcomes, encode_frames
 from services.wire.frame import decode_frame
 from tests.unit.serve.fakes import frame_record
 from tests.unit.serve.models import picture
@@ -59,6 +62,21 @@ def test_an_inspection_carries_what_the_frame_said(core: InspectorCore) -> None:
     assert set(found.stage_ms) == {"decode", "infer", "score"}
 
 
+def test_masks_have_the_size_of_each_picture_and_nothing_where_there_is_no_verdict(
+    core: InspectorCore,
+) -> None:
+    images = [picture(255, side_px=90), b"not an image", picture(0, side_px=33)]
+    frames = [frame(index, image) for index, image in enumerate(images)]
+    outcomes, masks = core.inspect_with_masks(frames)
+    assert [isinstance(one, Rejection) for one in outcomes] == [False, True, False]
+    assert masks[1] == b""
+    anomalous, normal = (np.array(Image.open(io.BytesIO(masks[at]))) for at in (0, 2))
+    assert anomalous.shape == (90, 90, 3)
+    assert (anomalous == (255, 127, 14)).all()  # bright everywhere, and that is what this model looks for
+    assert normal.shape == (33, 33, 3)
+    assert (normal == 255).all()
+
+
 def test_the_same_numbers_as_without_a_stack(core: InspectorCore, cache: VersionCache) -> None:
     image = picture(77, side_px=300)
     (found,) = core.inspect([frame(0, image)])
@@ -93,6 +111,8 @@ def test_the_deployment_answers_over_the_wire(
 
     async def call() -> bytes:
         await deployment.reconfigure(USER_CONFIG)
+        masked = await deployment.inspect(encode_frames([frame(0, picture(255))], masks=True))
+        assert decode_masks(masked)[0].startswith(b"\x89PNG")
         await deployment.check_health()
         return await deployment.inspect(encode_frames([frame(0, picture(255)), frame(1, b"bad")]))
 

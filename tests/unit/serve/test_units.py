@@ -39,4 +39,4 @@ def test_rejected_frames_are_outcomes() -> None:
 
 def test_batches_joined_frame_by_frame_are_read_as_one() -> None:
     frames = [decode_frame(frame_record(index, b"image %d" % index)) for index in range(3)]
-    assert decode_frames(b"".join(encode_frames([frame]) for frame in frames)) == tuple(frames)
+    assert decode_frames(b"".join(encode_frames([frame]) for frame in frames)) == (tuple(frames), False)

@@ -26,7 +26,7 @@ from services.wire.gen.loupe.v1 import frame_pb2 as loupe_dot_v1_dot_frame__pb2
 from services.wire.gen.loupe.v1 import inspection_pb2 as loupe_dot_v1_dot_inspection__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loupe/v1/inspector.proto\x12\x08loupe.v1\x1a\x14loupe/v1/frame.proto\x1a\x19loupe/v1/inspection.proto\">\n\x0eInspectRequest\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.loupe.v1.Frame\x12\x0c\n\x04mask\x18\x02 \x01(\x08\"M\n\x0fInspectResponse\x12(\n\ninspection\x18\x01 \x01(\x0b\x32\x14.loupe.v1.Inspection\x12\x10\n\x08mask_png\x18\x02 \x01(\x0c\"/\n\x0cInspectBatch\x12\x1f\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x0f.loupe.v1.Frame\"<\n\x12InspectBatchResult\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.loupe.v1.FrameResult\"n\n\x0b\x46rameResult\x12*\n\ninspection\x18\x01 \x01(\x0b\x32\x14.loupe.v1.InspectionH\x00\x12(\n\trejection\x18\x02 \x01(\x0b\x32\x13.loupe.v1.RejectionH\x00\x42\t\n\x07outcome\"*\n\tRejection\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2K\n\tInspector\x12>\n\x07Inspect\x12\x18.loupe.v1.InspectRequest\x1a\x19.loupe.v1.InspectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18loupe/v1/inspector.proto\x12\x08loupe.v1\x1a\x14loupe/v1/frame.proto\x1a\x19loupe/v1/inspection.proto\">\n\x0eInspectRequest\x12\x1e\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x0f.loupe.v1.Frame\x12\x0c\n\x04mask\x18\x02 \x01(\x08\"M\n\x0fInspectResponse\x12(\n\ninspection\x18\x01 \x01(\x0b\x32\x14.loupe.v1.Inspection\x12\x10\n\x08mask_png\x18\x02 \x01(\x0c\">\n\x0cInspectBatch\x12\x1f\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x0f.loupe.v1.Frame\x12\r\n\x05masks\x18\x02 \x01(\x08\"<\n\x12InspectBatchResult\x12&\n\x07results\x18\x01 \x03(\x0b\x32\x15.loupe.v1.FrameResult\"\x80\x01\n\x0b\x46rameResult\x12*\n\ninspection\x18\x01 \x01(\x0b\x32\x14.loupe.v1.InspectionH\x00\x12(\n\trejection\x18\x02 \x01(\x0b\x32\x13.loupe.v1.RejectionH\x00\x12\x10\n\x08mask_png\x18\x03 \x01(\x0c\x42\t\n\x07outcome\"*\n\tRejection\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t2K\n\tInspector\x12>\n\x07Inspect\x12\x18.loupe.v1.InspectRequest\x1a\x19.loupe.v1.InspectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSPECTRESPONSE']._serialized_start=151
   _globals['_INSPECTRESPONSE']._serialized_end=228
   _globals['_INSPECTBATCH']._serialized_start=230
-  _globals['_INSPECTBATCH']._serialized_end=277
-  _globals['_INSPECTBATCHRESULT']._serialized_start=279
-  _globals['_INSPECTBATCHRESULT']._serialized_end=339
-  _globals['_FRAMERESULT']._serialized_start=341
-  _globals['_FRAMERESULT']._serialized_end=451
-  _globals['_REJECTION']._serialized_start=453
-  _globals['_REJECTION']._serialized_end=495
-  _globals['_INSPECTOR']._serialized_start=497
-  _globals['_INSPECTOR']._serialized_end=572
+  _globals['_INSPECTBATCH']._serialized_end=292
+  _globals['_INSPECTBATCHRESULT']._serialized_start=294
+  _globals['_INSPECTBATCHRESULT']._serialized_end=354
+  _globals['_FRAMERESULT']._serialized_start=357
+  _globals['_FRAMERESULT']._serialized_end=485
+  _globals['_REJECTION']._serialized_start=487
+  _globals['_REJECTION']._serialized_end=529
+  _globals['_INSPECTOR']._serialized_start=531
+  _globals['_INSPECTOR']._serialized_end=606
 # @@protoc_insertion_point(module_scope)

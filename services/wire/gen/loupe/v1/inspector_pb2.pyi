@@ -77,16 +77,20 @@ class InspectBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAMES_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
+    masks: _builtins.bool
+    """Also draw the mask of each frame; for the synchronous door."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[_frame_pb2.Frame]: ...
     def __init__(
         self,
         *,
         frames: _abc.Iterable[_frame_pb2.Frame] | None = ...,
+        masks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "masks", b"masks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,6 +124,9 @@ class FrameResult(_message.Message):
 
     INSPECTION_FIELD_NUMBER: _builtins.int
     REJECTION_FIELD_NUMBER: _builtins.int
+    MASK_PNG_FIELD_NUMBER: _builtins.int
+    mask_png: _builtins.bytes
+    """PNG as in InspectResponse; empty unless asked for."""
     @_builtins.property
     def inspection(self) -> _inspection_pb2.Inspection: ...
     @_builtins.property
@@ -129,10 +136,11 @@ class FrameResult(_message.Message):
         *,
         inspection: _inspection_pb2.Inspection | None = ...,
         rejection: Global___Rejection | None = ...,
+        mask_png: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "outcome", b"outcome", "rejection", b"rejection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "outcome", b"outcome", "rejection", b"rejection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "mask_png", b"mask_png", "outcome", b"outcome", "rejection", b"rejection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["inspection", "rejection"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
