@@ -19,6 +19,7 @@ from services.adapters.database import insert_or_ignore, reading, writing
 from services.adapters.database.tables import dataset_versions, model_versions
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore
 from services.domain.frame import ImageReference
+from services.domain.label import Verdict
 from services.trainer.datasets import DatasetEntry
 
 CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, UNREADABLE = (
@@ -192,10 +193,11 @@ class DatasetVersions:
 
 def counts_of(entries: Sequence[DatasetEntry]) -> dict[str, Any]:
     """Return how many images have which verdict, type and split (`any`: as a fit splits), and the masks."""
+    verdicts = Counter(one.truth for one in entries)
     return {
-        "verdicts": dict(Counter(one.truth.value for one in entries if one.truth)),
+        "verdicts": {verdict.value: verdicts[verdict] for verdict in Verdict if verdicts[verdict]},
         "types": dict(sorted(Counter(name for one in entries for name in one.types).items())),
-        "splits": dict(Counter(one.split.value if one.split else "any" for one in entries)),
+        "splits": dict(sorted(Counter(one.split.value if one.split else "any" for one in entries).items())),
         "masks": sum(len(one.masks) for one in entries),
     }
 
