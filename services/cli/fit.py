@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from services.cli.layout import open_console, print_facts
+from services.cli.fit_views import print_forecast, print_outcome
+from services.cli.layout import open_console
+from services.domain.errors import BadRequest
 from services.embedded.settings import EmbeddedSettings
 
 if TYPE_CHECKING:
     from services.adapters.broker import Producer
     from services.embedded.addresses import StackAddresses
-    from services.trainer.commands import FitOutcome
     from services.trainer.fit import Progress as Tell
     from services.trainer.promotion import Promotion
 
 console = open_console()
-_STAGES = {"read": "reading", "learn": "learning", "calibrate": "calibrating", "write": "writing"}
+_STAGES = {
+    "read": "reading",
+    "learn": "learning",
+    "choose": "choosing",
+    "calibrate": "calibrating",
+    "write": "writing",
+}
+# What is nearly over needs no forecast.
+_LEAST_REMAINING_S = 3.0
 
 
 def fit(
@@ -35,31 +45,76 @@ def fit(
         ),
     ],
     project: Annotated[str, typer.Option("--project", "-p", help="What the detector is for; made if new.")],
-    report: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
     max_false_reject: Annotated[
-        float, typer.Option(help="Share of good parts that may be rejected (0.001-0.5).")
+        float, typer.Option(metavar="SHARE", help="Share of good parts that may be rejected (0.001-0.5).")
     ] = 0.02,
-    seed: Annotated[int, typer.Option(help="The same photos and seed give the same detector.")] = 0,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Most milliseconds an image on two threads; no limit if not given."),
+    ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only this kind of detector; may be repeated. Chosen by itself if not given."
+        ),
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Also try kinds that train a network, for minutes.")
+    ] = False,
+    tiles: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Tiles along each side (1-4): more see smaller defects and cost their square.",
+        ),
+    ] = 1,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="An ONNX network to take features from, or `random` for one without weights."
+        ),
+    ] = None,
+    backbone_licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="Licence of its weights, where the file does not say.")
+    ] = "",
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same photos and seed give the same detector.")
+    ] = 0,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the numbers here as JSON.")
+    ] = None,
 ) -> None:
     """Fit a detector from photos of good parts.
 
-    30 photos take some seconds. Photos in a folder `anomaly` are only tested, never learnt from.
-    While the stack runs, the new version is served at once.
+    30 photos take some seconds. While the stack runs, the new version is served at once.
 
-    Example: `loupe fit photos/ --project cookies`, then `loupe inspect IMAGE --project cookies`
+    The first three commands, from photos of good parts to verdicts:
+
+    - `loupe fit photos/ --project cookies`
+
+    - `loupe inspect new.jpg --project cookies`
+
+    - `loupe up`, and whatever a camera sends is judged
+
+    Small defects: `--tiles 2`. Minutes to spare: `--thorough`. A fast line: `--budget-ms 10`.
     """
     # Half a second of libraries that `loupe fit --help` does not need.
     from services.adapters.clock import SystemClock
     from services.domain.model_version import FitOptions
     from services.embedded.stack import running_stack
-    from services.trainer.commands import FitRequest, fit_folder
+    from services.trainer.commands import FitRequest, fit_folder, forecast
 
     started_s = time.monotonic()
+    _check(budget_ms, seed, report)
+    options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed)
+    request = FitRequest(folder, project, options, backbone, backbone_licence)
+    if tiles > 1:
+        print_forecast(console, forecast(request), tiles)
     settings = EmbeddedSettings()
     addresses = running_stack(settings)
     with _neighbours(settings, addresses) as (promotion, producer), _progress() as tell:
         outcome = fit_folder(
-            FitRequest(folder, project, FitOptions(max_false_reject_ratio=max_false_reject, seed=seed)),
+            request,
             promotion=promotion,
             models=settings.home_folder.path / "models",
             producer=producer,
@@ -67,9 +122,26 @@ def fit(
             progress=tell,
         )
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(outcome.report(), indent=1) + "\n")
-    _tell_outcome(outcome, time.monotonic() - started_s, is_up=addresses is not None)
+    print_outcome(console, outcome, time.monotonic() - started_s, is_up=addresses is not None)
+
+
+def _check(budget_ms: float | None, seed: int, report: Path | None) -> None:
+    """Refuse before any work what would be refused after it.
+
+    Raises:
+        BadRequest: a budget of nothing, a negative seed, or a report that is a folder.
+        OSError: there can be no file of the report's name.
+    """
+    if budget_ms is not None and not 0 < budget_ms < math.inf:
+        message = f"A budget of {budget_ms:g} ms an image makes no sense; give more than 0, for example 10."
+        raise BadRequest(message, budget_ms=budget_ms)
+    if seed < 0:
+        raise BadRequest(f"A seed of {seed} makes no sense; give 0 or more.", seed=seed)
+    if report is not None:
+        if report.is_dir():
+            raise BadRequest(f"{report} is a folder; give the name of a file.", report=str(report))
+        report.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -97,40 +169,27 @@ def _neighbours(
         producer.close()
 
 
+class _Remaining(ProgressColumn):
+    """How long a stage will still take, where that is worth telling."""
+
+    def render(self, task: Task) -> Text:
+        """Return whole seconds, or nothing."""
+        left_s = task.time_remaining
+        if task.finished or left_s is None or left_s < _LEAST_REMAINING_S:
+            return Text()
+        return Text(f"about {left_s:.0f} s left", "cyan")
+
+
 @contextmanager
 def _progress() -> Iterator[Tell]:
-    """Show one bar per stage of the fit."""
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn())
+    """Show a bar per stage of the fit, from the moment the stage begins."""
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TimeElapsedColumn(), _Remaining())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks = {stage: bars.add_task(text, total=1.0, start=False) for stage, text in _STAGES.items()}
+        tasks = {}
 
         def tell(stage: str, done_ratio: float) -> None:
-            bars.start_task(tasks[stage])
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=1.0)
             bars.update(tasks[stage], completed=done_ratio)
 
         yield tell
-
-
-def _tell_outcome(outcome: FitOutcome, took_s: float, *, is_up: bool) -> None:
-    numbers = outcome.report()
-    auroc = numbers["image_auroc"]
-    facts = {
-        "version": numbers["version"],
-        "photos": f"{numbers['train_images']} learnt from",
-        "threshold": f"{numbers['threshold']:.3f}",
-        "image AUROC": "not measured: no anomalous photos given" if auroc is None else f"{auroc:.3f}",
-        "size": f"{numbers['file_bytes'] / 1e6:.1f} MB",
-        "time": f"{took_s:.1f} s",
-        "card": str(outcome.card),
-    }
-    console.print(f"[green]Fitted[/] {numbers['project']}")
-    print_facts(console, facts)
-    told = "" if outcome.decision.is_promoted else "[yellow]Not promoted:[/] "
-    for reason in outcome.decision.reasons:
-        console.print(f"{told}{escape(reason)}")
-    for warning in numbers["warnings"]:
-        console.print(f"[yellow]Note:[/] {escape(warning)}")
-    project = numbers["project"]
-    console.print(f"Next: loupe inspect IMAGE --project {project}")
-    if not is_up:
-        console.print("The stack does not run; `loupe up` will host this version.")

@@ -7,7 +7,7 @@ nobody hears the announcement, and hosting finds the version in the registry whe
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from services.domain.model_version import (
 )
 from services.domain.project import checked_project_name
 from services.domain.promotion import Decision
+from services.trainer.backbones.opening import open_backbone
 from services.trainer.dataset import SkippedImage
-from services.trainer.fit import Progress, fit_model
+from services.trainer.features import FeatureExtractor
+from services.trainer.fit import Progress, Recipe, fit_model
 from services.trainer.folders import read_folder
 from services.trainer.model_folder import CARD_FILE
 from services.trainer.promotion import Promotion
@@ -40,11 +42,15 @@ class FitRequest:
     Attributes:
         source: folder of photos; see `services.trainer.folders`.
         options: how to fit.
+        backbone: an ONNX file, or `random`; None: the one that set-up prepared.
+        backbone_licence: of its weights.
     """
 
     source: Path
     project: str
     options: FitOptions = DEFAULT_OPTIONS
+    backbone: str | None = None
+    backbone_licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +75,64 @@ class FitOutcome:
         return self.folder / CARD_FILE
 
     def report(self) -> dict[str, Any]:
-        """Return the numbers as JSON values; `image_auroc` is None without anomalous photos."""
-        metrics = self.manifest.metrics
+        """Return the numbers as JSON values.
+
+        `image_auroc` is None without anomalous photos, `graph_ms` (milliseconds an image, fp32, batch 1)
+        where nobody measured it; `promise` is the share of good parts that may be rejected (0-1).
+        """
+        manifest = self.manifest
+        metrics = manifest.metrics
         return {
-            "project": self.manifest.project,
-            "version": self.manifest.version,
-            "train_images": self.manifest.train_images,
+            "project": manifest.project,
+            "version": manifest.version,
+            "train_images": manifest.train_images,
             "fit_s": metrics["fit_s"],
             "image_auroc": metrics.get("image_auroc"),
-            "threshold": self.manifest.calibration.threshold,
+            "threshold": manifest.calibration.threshold,
             "file_bytes": int(metrics["file_bytes"]),
             "is_promoted": self.decision.is_promoted,
             "reasons": list(self.decision.reasons),
-            "warnings": list(self.manifest.warnings),
+            "warnings": list(manifest.warnings),
             "model_dir": str(self.folder),
+            "family": manifest.family,
+            "candidates": [asdict(one) for one in manifest.candidates],
+            "graph_ms": manifest.variants[0].ms if manifest.variants else metrics.get("graph_ms"),
+            "variants": [asdict(one) for one in manifest.variants],
+            "serving": manifest.serving,
+            "types": [asdict(one) for one in manifest.types],
+            "metrics": dict(metrics),
+            "intervals": {name: list(ends) for name, ends in manifest.intervals.items()},
+            "promise": manifest.calibration.max_false_reject_ratio,
+            "backbone": asdict(manifest.backbone),
+            "tiles": manifest.tiles,
+            "card": str(self.card),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What tiles cost, known before anything is learnt.
+
+    Attributes:
+        input_px: side of what the detector sees of a photo.
+        backbone_ms: milliseconds an image on this machine, the heads not counted.
+    """
+
+    input_px: int
+    backbone_ms: float
+
+
+def forecast(request: FitRequest) -> Forecast:
+    """Time the request's backbone on as many tiles as it asks for.
+
+    Raises:
+        BadRequest: the backbone or the tiles make no sense.
+        CorruptModel: the backbone's features are not finite.
+        MissingPart: the prepared backbone was changed on disk.
+    """
+    opened = open_backbone(request.backbone, licence=request.backbone_licence, seed=request.options.seed)
+    extractor = FeatureExtractor(opened, tiles=request.options.tiles)
+    return Forecast(extractor.input_px, extractor.measure_ms())
 
 
 def fit_folder(
@@ -108,9 +157,10 @@ def fit_folder(
         progress: told how far the fit is.
 
     Raises:
-        BadRequest: the folder, the project's name or the promise makes no sense.
+        BadRequest: the folder, the project's name, an option or the backbone makes no sense.
         NotEnoughImages: too few normal photos.
-        MissingPart: set-up has not been run.
+        CorruptModel: the backbone's features are not finite, or the graph is not what was learnt.
+        MissingPart: the prepared backbone was changed on disk.
         RetryLater: fitted, but not registered or not announced.
     """
     project = checked_project_name(request.project)
@@ -121,6 +171,7 @@ def fit_folder(
         out_dir=models / project,
         options=request.options,
         progress=progress,
+        recipe=Recipe(backbone=request.backbone, backbone_licence=request.backbone_licence),
     )
     asked = TrainingRequest("", project, clock.now(), options=request.options)
     decision = promotion.consider(fitted.folder, fitted.manifest, asked)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from services.adapters.object_store.store import folder_store
 from services.cli.main import app
 from services.trainer.backbones.efficientnet import default_backbone_path
 from services.trainer.registry import Registry
+from tests.unit.trainer.backbones.networks import Network
 from tests.unit.trainer.pictures import pictures
 
 runner = CliRunner()
@@ -43,8 +46,16 @@ def test_photos_become_a_registered_version(home: Path, photos: Path, tmp_path: 
     numbers = json.loads(report.read_text())
     assert set(numbers) == {
         "project", "version", "train_images", "fit_s", "image_auroc", "threshold", "file_bytes", "warnings",
-        "is_promoted", "reasons", "model_dir",
+        "model_dir", "is_promoted", "reasons", "family", "candidates", "graph_ms", "variants", "serving",
+        "types", "metrics", "intervals", "promise", "backbone", "tiles", "card",
     }  # fmt: skip
+    assert (numbers["promise"], numbers["tiles"], numbers["card"]) == (
+        0.02,
+        1,
+        str(Path(numbers["model_dir"], "card.html")),
+    )
+    assert set(numbers["backbone"]) == {"name", "sha256", "licence"}
+    assert done.output.rstrip().endswith(f"Card: {numbers['card']}")
     assert (numbers["project"], numbers["train_images"], numbers["image_auroc"]) == ("plates", 12, 1.0)
     assert Path(numbers["model_dir"], "card.html").is_file()
     for told in (numbers["version"], "card.html", "Next: loupe inspect IMAGE --project plates", "Note:"):
@@ -67,6 +78,57 @@ def test_anomalous_photos_are_not_learnt_from(home: Path, photos: Path, tmp_path
     assert (reports[0]["image_auroc"], reports[1]["image_auroc"]) == (1.0, None)
 
 
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """A tiny backbone of 64 px."""
+    return Network(("N", 3, 64, 64)).write(tmp_path)
+
+
+def fitted(photos: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    report = photos.parent / "made" / "report.json"
+    command = ["fit", str(photos), "-p", "plates", "--report", str(report), *arguments]
+    done = runner.invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return done.output, json.loads(report.read_text())
+
+
+def test_a_backbone_of_ones_own_is_named_with_its_licence(home: Path, photos: Path, network: Path) -> None:
+    output, numbers = fitted(photos, "--backbone", str(network))
+    assert numbers["backbone"] == {
+        "name": "tiny",
+        "sha256": hashlib.sha256(network.read_bytes()).hexdigest(),
+        "licence": "unknown",
+    }
+    assert "--backbone-licence" in output
+    output, numbers = fitted(photos, "--backbone", str(network), "--backbone-licence", "MIT")
+    assert numbers["backbone"]["licence"] == "MIT"
+    assert "--backbone-licence" not in output
+
+
+def test_a_backbone_without_weights_will_do(home: Path, photos: Path) -> None:
+    _, numbers = fitted(photos, "--backbone", "random", "--seed", "3")
+    assert numbers["backbone"]["name"] == "random-resnet18-seed3"
+
+
+def test_what_tiles_cost_is_said_before_the_fit(home: Path, photos: Path, network: Path) -> None:
+    output, numbers = fitted(photos, "--backbone", str(network), "--tiles", "2")
+    assert output.startswith("4 tiles, together 96 pixels wide")
+    assert output.index("4 tiles") < output.index("Fitted")
+    assert numbers["tiles"] == 2
+
+
+def test_help_teaches_the_first_three_commands() -> None:
+    done = runner.invoke(app, ["fit", "--help"], terminal_width=80)
+    told = " ".join(done.output.split())
+    for command in (
+        "loupe fit photos/ --project cookies",
+        "loupe inspect new.jpg --project cookies",
+        "loupe up",
+    ):
+        assert command in told
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("count", "arguments", "sentence"),
     [
@@ -75,6 +137,14 @@ def test_anomalous_photos_are_not_learnt_from(home: Path, photos: Path, tmp_path
         (1, [], "at least 2 different photos"),
         (2, ["--project", "../x"], "cannot be a project's name"),
         (2, ["--max-false-reject", "7"], "makes no sense"),
+        (2, ["--max-false-reject", "nan"], "makes no sense"),
+        (2, ["--budget-ms", "0"], "A budget of 0 ms"),
+        (2, ["--budget-ms", "nan"], "A budget of nan ms"),
+        (2, ["--family", "oracle"], "There is no family oracle"),
+        (2, ["--tiles", "5"], "5 tiles along each side make no sense"),
+        (2, ["--seed", "-1"], "A seed of -1 makes no sense"),
+        (2, ["--backbone", "absent.onnx"], "absent.onnx is not a file"),
+        (2, ["--report", "."], "is a folder"),
     ],
 )
 def test_what_cannot_be_fitted_is_told_in_a_sentence(
