@@ -67,7 +67,7 @@ class Trainer:
         self._fit = fit_of(settings)
         clock = SystemClock()
         engine = open_engine(settings.database_url)
-        datasets, jobs = Datasets(engine, store, clock), Jobs(engine)
+        datasets, jobs, registry = Datasets(engine, store, clock), Jobs(engine), Registry(engine, store)
         watch = PolicyWatch(Policies(engine), datasets, jobs, producer, clock)
         self._watching = threading.Thread(
             target=watch.run, args=(self._patience.is_stopping,), name="policies", daemon=True
@@ -77,10 +77,8 @@ class Trainer:
             bringer=Bringer(datasets, DatasetVersions(engine, store), self._patience, clock),
             makers=Makers(
                 self._fit,
-                QuickUpdate(),
-                Promotion(
-                    Registry(engine, store), datasets, prover_of(settings.triton_parts), clock, work_folder
-                ),
+                QuickUpdate(registry, datasets, store, clock),
+                Promotion(registry, datasets, prover_of(settings.triton_parts), clock, work_folder),
             ),
             jobs=jobs,
             producer=producer,

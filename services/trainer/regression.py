@@ -20,6 +20,7 @@ from services.domain.errors import Rejected
 from services.domain.label import Origin, Split, Verdict
 from services.domain.model_version import Manifest
 from services.domain.promotion import Contender, DisputedImage, Evidence
+from services.trainer.dataset_versions import snapshot_of
 from services.trainer.datasets import DatasetEntry, Datasets
 from services.vision.decode import decode
 from services.vision.runtime import OnnxModel
@@ -64,16 +65,9 @@ def regression_set(datasets: Datasets, project: str) -> tuple[RegressionImage, .
 
     Where there are more, their ids choose, so that two versions meet the same images.
     """
-    chosen = [entry for entry in datasets.entries(project) if _is_of_set(entry)]
+    chosen = [entry for entry in snapshot_of(datasets.all_entries(project)).entries if _is_of_set(entry)]
     chosen.sort(key=lambda entry: (entry.origin is not Origin.REVIEW, _shuffled(entry)))
     return tuple(_image(datasets, entry) for entry in chosen[:MAX_IMAGES])
-
-
-def is_anomaly(entry: DatasetEntry) -> bool | None:
-    """Tell what people say of an entry; None where they do not say."""
-    if entry.verdict is not None:
-        return entry.verdict is Verdict.ANOMALY
-    return True if entry.types or entry.masks else None
 
 
 def replay(models: Sequence[OnnxModel], images: Iterable[RegressionImage]) -> Iterator[Replayed]:
@@ -148,7 +142,7 @@ class _Tally:
 
 
 def _is_of_set(entry: DatasetEntry) -> bool:
-    return is_anomaly(entry) is not None and (entry.split is Split.TEST or entry.origin is Origin.REVIEW)
+    return entry.split is Split.TEST or entry.origin is Origin.REVIEW
 
 
 def _shuffled(entry: DatasetEntry) -> bytes:
@@ -158,7 +152,7 @@ def _shuffled(entry: DatasetEntry) -> bytes:
 def _image(datasets: Datasets, entry: DatasetEntry) -> RegressionImage:
     return RegressionImage(
         name=str(entry.entry_id),
-        is_anomaly=bool(is_anomaly(entry)),
+        is_anomaly=entry.truth is Verdict.ANOMALY,
         is_reviewed=entry.origin is Origin.REVIEW,
         read=partial(datasets.image, entry),
     )
