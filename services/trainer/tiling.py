@@ -72,12 +72,13 @@ def draw_backbone(backbone: BackboneFile, tiles: int = 1) -> tuple[GraphBuilder,
 def placement(grid: int, overlap: int, tiles: int) -> NDArray[np.float32]:
     """Return (G, tiles * grid): where the cells of a row of tiles go, and with which weight.
 
-    Each tile fades in linearly over the `overlap` cells that it shares with the one before, as that one
-    fades out; every row sums to one.
+    Each tile fades in over the inner half of the `overlap` cells that it shares with the one before, as that
+    one fades out: cells next to a tile's border saw the zeros beyond it, so they count nothing. Every row
+    sums to one.
     """
     step = grid - overlap
     matrix = np.zeros((step * tiles + overlap, tiles * grid), np.float32)
-    rising = (np.arange(overlap) + 0.5) / max(overlap, 1)
+    rising = np.clip(2 * (np.arange(overlap) + 0.5) / max(overlap, 1) - 0.5, 0, 1)
     cells = np.arange(grid)
     for tile in range(tiles):
         weights = np.ones(grid)
