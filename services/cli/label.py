@@ -10,7 +10,7 @@ import os
 import pwd
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from services.cli.layout import Column, Room, open_console, print_list
 from services.cli.settings import database_address, kafka_address, object_store
 from services.domain.errors import BadRequest, Rejected
 from services.domain.frame import IMAGE_SUFFIXES, ImageReference
-from services.domain.label import Label, Verdict
+from services.domain.label import Label, Split, Verdict
 
 if TYPE_CHECKING:
     from services.adapters.object_store import ObjectStore
@@ -79,6 +79,9 @@ def label(
         Path | None,
         typer.Option(metavar="FILE", help="JSON lines as SageMaker and Lookout for Vision write them."),
     ] = None,
+    split: Annotated[
+        Split | None, typer.Option(help="What they are for; a training splits them itself if not given.")
+    ] = None,
     author: Annotated[str | None, typer.Option(help="Who says so; your login name if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -109,7 +112,7 @@ def label(
         found = wishes_of(what, verdict, types or [], masks or [])
         wishes, total = found, len(found)
     with _labeller(project, author or login_name()) as labeller:
-        outcome = say_all(labeller, wishes, total, is_alone=total == 1)
+        outcome = say_all(labeller, set_aside(split, wishes), total, is_alone=total == 1)
     if as_json:
         typer.echo(json.dumps(as_json_of(project, outcome), indent=1))
     else:
@@ -167,6 +170,12 @@ def wishes_of(what: str, verdict: Verdict | None, types: list[str], masks: list[
     return [(what, Statement(frame_id, verdict, names, drawn))]
 
 
+def set_aside(split: Split | None, wishes: Iterable[Wish]) -> Iterator[Wish]:
+    """Yield what is said, with what the pictures are for."""
+    for name, wish in wishes:
+        yield name, wish if isinstance(wish, Rejected) else replace(wish, split=split)
+
+
 def say_all(labeller: Labeller, wishes: Iterable[Wish], total: int | None, *, is_alone: bool) -> Outcome:
     """Publish all that can be said, and return when Kafka has acknowledged it.
 
@@ -208,6 +217,7 @@ def as_json_of(project: str, outcome: Outcome) -> dict[str, object]:
                 "frame_id": str(one.frame_id) if one.frame_id else None,
                 "verdict": one.verdict,
                 "classes": one.classes,
+                "split": one.split,
                 "image_uri": one.image.uri if one.image else None,
                 "author": one.author,
                 "labelled_at": one.labelled_at.isoformat(),

@@ -18,7 +18,7 @@ from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import DATASETS_BUCKET
 from services.domain.errors import BadRequest
 from services.domain.frame import ImageReference
-from services.domain.label import Label, Mask, Verdict, entry_id_of
+from services.domain.label import Label, Mask, Split, Verdict, entry_id_of
 from services.domain.project import checked_project_name
 from services.vision.masks import read_mask, size_of
 from services.wire.label import LONGEST_AUTHOR, encode_label
@@ -50,6 +50,7 @@ class Statement:
         where: a file, `s3://bucket/key` or the id of a frame.
         types: anomaly types, in any order.
         said_at: None: now.
+        split: what it is for; None: as a fit splits.
     """
 
     where: str | UUID
@@ -57,6 +58,7 @@ class Statement:
     types: tuple[str, ...] = ()
     masks: tuple[MaskFile, ...] = ()
     said_at: datetime | None = None
+    split: Split | None = None
 
 
 class Labeller:
@@ -111,6 +113,7 @@ class Labeller:
             classes=tuple(dict.fromkeys([*said.types, *(one.name for one in said.masks)])),
             masks=tuple(Mask(name, self._store.put_image(DATASETS_BUCKET, mask)) for name, mask in drawn),
             author=self._author,
+            split=said.split,
         )
         self._deliveries.append(self._producer.send(encode_label(label)))
         return label

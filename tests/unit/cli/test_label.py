@@ -19,10 +19,10 @@ from services.adapters.cache.memory import MemoryCache
 from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore, folder_store
-from services.cli.label import as_json_of, image_of, login_name, say_all, wishes_of
+from services.cli.label import Wish, as_json_of, image_of, login_name, say_all, set_aside, wishes_of
 from services.cli.main import app
 from services.domain.errors import BadRequest, Rejected
-from services.domain.label import Label, Verdict, entry_id_of
+from services.domain.label import Label, Split, Verdict, entry_id_of
 from services.domain.topics import FRAMES, FRAMES_DLQ, LABELS
 from services.results.pixels import PixelFinder
 from services.trainer.datasets import Datasets
@@ -268,3 +268,11 @@ def test_a_frame_whose_pixels_are_gone_is_refused_with_why(bench: Bench, tmp_pat
     with pytest.raises(Rejected, match=r"keeps no pixels.*no longer in Kafka.*Send the image with the label"):
         label_frame(bench, store, seen.frame_id)
     assert bench.broker.records(LABELS.name) == []
+
+
+def test_all_pictures_of_a_command_are_set_aside_alike() -> None:
+    refused = BadRequest("No picture.")
+    wishes: list[Wish] = [("a", Statement("a.png", Verdict.NORMAL)), ("b", refused)]
+    (_, first), (_, second) = set_aside(Split.TEST, wishes)
+    assert first == Statement("a.png", Verdict.NORMAL, split=Split.TEST)
+    assert second is refused

@@ -14,7 +14,7 @@ from services.adapters.broker.memory import MemoryBroker, MemoryProducer
 from services.adapters.object_store.store import FRAMES_BUCKET, ObjectStore, folder_store
 from services.domain.errors import BadRequest, UnknownObject, UnreadableImage
 from services.domain.frame import ImageReference
-from services.domain.label import Label, Verdict, entry_id_of
+from services.domain.label import Label, Split, Verdict, entry_id_of
 from services.domain.topics import LABELS
 from services.trainer.labelling import Labeller, MaskFile, Statement
 from services.wire.label import decode_label
@@ -67,6 +67,12 @@ def test_a_file_is_stored_before_its_label_is_published(desk: Desk) -> None:
     assert said.image is not None
     assert desk.store.get_image(said.image) == data
     assert (said.author, said.labelled_at, said.verdict) == ("ada", AT, Verdict.NORMAL)
+
+
+def test_a_picture_may_be_set_aside_for_the_test(desk: Desk) -> None:
+    desk.labeller.say(Statement(desk.put("a.png", picture(1)), Verdict.NORMAL, split=Split.TEST))
+    desk.labeller.wait()
+    assert [one.split for one in desk.published()] == [Split.TEST]
 
 
 def test_the_same_file_twice_is_one_entry(desk: Desk) -> None:
