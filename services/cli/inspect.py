@@ -1,4 +1,4 @@
-"""`loupe inspect`: verdicts on image files. Parses, asks `judges`, prints; judges nothing itself."""
+"""`loupe inspect`: verdicts on image files. Parses, asks `judges`, prints; judges and draws nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from services.embedded.settings import EmbeddedSettings
 from services.wire.event import data_of
 
 if TYPE_CHECKING:
+    from services.embedded.drawings import Drawings
     from services.embedded.judges import Judge, StackOrLocal
 
 console = open_console()
@@ -33,6 +34,8 @@ _KEYS = (
     "model_version",
     "regions",
 )
+# Regions that are of no named type.
+_UNTYPED = "anomaly"
 
 
 def inspect(
@@ -44,19 +47,34 @@ def inspect(
     max_regions: Annotated[
         int, typer.Option(min=0, max=50, help="How many regions of an anomalous image are named.")
     ] = 3,
+    maps: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write anomaly maps there: float32 .npy of the photo's size."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write masks there: PNG, a colour per anomaly type, on white."),
+    ] = None,
 ) -> None:
-    """Judge image files with a project's newest detector, and store nothing.
+    """Judge image files with the detector of a project that serves, and store nothing.
 
     Works with and without a running stack. A file that is no image is named, and the others go on;
     the exit code is then 1.
 
-    Example: `loupe inspect photo.jpg line-3/ --project cookies`
+    Maps and masks are written for normal photos, too, as <photo's name>.npy and .png; photos of equal names
+    keep their folders. The stack does not send them, so this process judges then, with the same detector.
+
+    Example: `loupe inspect photo.jpg line-3/ --project cookies --maps maps/`
     """
     # Half a second of libraries that `loupe inspect --help` does not need.
+    from services.embedded.drawings import Drawings, names_of
     from services.embedded.judges import judge_files
 
     files = files_of(images)
-    judge, stack = _judge(project)
+    drawings = Drawings(maps, masks, names_of(files)) if maps or masks else None
+    if drawings is not None:
+        drawings.check()
+    judge, stack = _judge(project, drawings)
     judged: list[Inspection] = []
     for path, found in judge_files(files, judge):
         if not isinstance(found, Inspection):
@@ -96,26 +114,40 @@ def files_of(images: Sequence[Path]) -> list[Path]:
 def line_of(inspection: Inspection) -> dict[str, object]:
     """Return what `--json` prints of a verdict."""
     told = data_of(inspection)
-    return {key: told[key] for key in _KEYS}
+    types = [{"name": name, "area_ratio": area_ratio} for name, area_ratio in types_of(inspection).items()]
+    return {**{key: told[key] for key in _KEYS}, "types": types}
+
+
+def types_of(inspection: Inspection) -> dict[str, float]:
+    """Return the named anomaly types that were found, with the share of the image that each covers."""
+    areas: dict[str, float] = {}
+    for region in inspection.regions:
+        if region.anomaly_type != _UNTYPED:
+            areas[region.anomaly_type] = areas.get(region.anomaly_type, 0.0) + region.area_ratio
+    return dict(sorted(areas.items(), key=lambda one: -one[1]))
 
 
 def show(judged: Sequence[Inspection], max_regions: int) -> None:
     """Print verdicts for people."""
+    has_types = any(types_of(one) for one in judged)
     columns = (
         Column("  image"),
         Column("verdict"),
         *(Column(name, is_right=True) for name in ("sure", "score", "limit")),
+        *([Column("types")] if has_types else []),
         Column("where: across, down, area", room=Room.BELOW),
     )
-    rows = []
+    rows: list[Sequence[str | Text]] = []
     for one in judged:
         verdict, colour = ("anomalous", "red") if one.is_anomalous else ("normal", "green")
+        found = ", ".join(f"{name} {area_ratio:.1%}" for name, area_ratio in types_of(one).items())
         cells = (
             Text.assemble(("● ", colour), one.subject),
             Text(f"{verdict}, near the limit" if one.is_uncertain else verdict, colour),
             f"{one.confidence:.0%}",
             f"{one.score:.2f}",
             f"{one.threshold:.2f}",
+            *([found] if has_types else []),
             where_of(one, max_regions),
         )
         rows.append(cells)
@@ -125,6 +157,7 @@ def show(judged: Sequence[Inspection], max_regions: int) -> None:
 def where_of(inspection: Inspection, max_regions: int) -> str:
     """Return the largest regions: their centre from left and top, and their share of the image."""
     named = [
+        f"{'' if region.anomaly_type == _UNTYPED else region.anomaly_type + ' '}"
         f"{region.left_ratio + region.width_ratio / 2:.0%}, "
         f"{region.top_ratio + region.height_ratio / 2:.0%}, {region.area_ratio:.1%}"
         for region in inspection.regions[:max_regions]
@@ -133,15 +166,15 @@ def where_of(inspection: Inspection, max_regions: int) -> str:
     return "; ".join([*named, *([f"and {left_out} more"] if named and left_out else [])])
 
 
-def _judge(project: str) -> tuple[Judge, StackOrLocal | None]:
-    """Return who judges; the second is None while no stack runs."""
+def _judge(project: str, drawings: Drawings | None) -> tuple[Judge, StackOrLocal | None]:
+    """Return who judges; the second is None where no stack is asked: none runs, or there is to be drawn."""
     from services.embedded.judges import GatewayJudge, LocalJudge, StackOrLocal
     from services.embedded.stack import running_stack
 
     settings = EmbeddedSettings()
     addresses = running_stack(settings)
-    local = LocalJudge(settings.home_folder, addresses, project)
-    if addresses is None:
+    local = LocalJudge(settings.home_folder, addresses, project, drawings)
+    if addresses is None or drawings is not None:
         return local, None
     either = StackOrLocal(GatewayJudge(addresses.gateway_grpc, project), local)
     return either, either

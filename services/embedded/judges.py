@@ -23,6 +23,7 @@ from services.domain.frame import Frame
 from services.domain.inspection import Inspection
 from services.domain.topics import INLINE_LIMIT_BYTES
 from services.embedded.addresses import StackAddresses
+from services.embedded.drawings import Drawings
 from services.embedded.home import Home
 from services.trainer.registry import Registry
 from services.vision.decode import decode
@@ -125,11 +126,21 @@ def _error_of(error: grpc.RpcError) -> Rejected | RetryLater:
 
 
 class LocalJudge:
-    """Judges by the newest registered version, with ONNX Runtime in this process."""
+    """Judges by the version that serves, with ONNX Runtime in this process."""
 
-    def __init__(self, home: Home, addresses: StackAddresses | None, project: str) -> None:
-        """Read the registry with the first call; `addresses` of a running stack, else its files."""
+    def __init__(
+        self, home: Home, addresses: StackAddresses | None, project: str, drawings: Drawings | None = None
+    ) -> None:
+        """Read the registry with the first call.
+
+        Args:
+            home: where the registry is, and where versions are kept.
+            addresses: of a running stack; None: its files are read.
+            project: whose version.
+            drawings: written of every frame whose subject is one of its photos.
+        """
         self._home, self._addresses, self._project = home, addresses, project
+        self._drawings = drawings
         self._opening = Lock()
 
     def __call__(self, frame: Frame) -> Inspection:
@@ -138,6 +149,7 @@ class LocalJudge:
         Raises:
             Rejected: the image cannot be judged.
             UnknownProject: no such project, or it has no model.
+            BadRequest: a drawing cannot be written.
         """
         with self._opening:
             model = self._model
@@ -145,6 +157,9 @@ class LocalJudge:
         decoded = decode(frame.image, input_size_px(manifest))
         (found,) = model.infer(decoded.pixels[None])
         judgement = judge(found, manifest)
+        if self._drawings is not None:
+            size_px = (decoded.width_px, decoded.height_px)
+            self._drawings.write(Path(frame.subject), found, manifest, size_px)
         return inspection_of(frame, decoded, manifest, found, judgement, judged_at=datetime.now(UTC))
 
     @cached_property

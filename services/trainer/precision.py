@@ -176,9 +176,10 @@ def in_eight_bits(graph: bytes, photos: NDArray[np.uint8], taps: Collection[str]
 
 def _spread(dataset: Dataset) -> NDArray[np.uint8]:
     """Return (n, S, S, 3) of at most `_JUDGED_PHOTOS` photos, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, _JUDGED_PHOTOS).astype(int)) if len(dataset) else []
+    at = np.linspace(0, len(dataset) - 1, _JUDGED_PHOTOS) if len(dataset) else np.zeros(0)
+    chosen = np.unique(at.astype(int)).tolist()
     none = np.zeros((0, dataset.input_px, dataset.input_px, 3), np.uint8)
-    return np.stack([dataset.pixels(int(one)) for one in chosen]) if len(chosen) else none
+    return np.stack([dataset.pixels(one) for one in chosen]) if chosen else none
 
 
 def _names_before(graph: onnx.GraphProto, taps: Collection[str]) -> list[str]:

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import folder_store
-from services.cli.inspect import files_of, where_of
+from services.cli.inspect import files_of, line_of, where_of
 from services.cli.main import app
 from services.domain.errors import BadRequest, ModelUnavailable, UnknownProject, UnreadableImage
 from services.domain.frame import Frame
@@ -132,3 +134,71 @@ def test_names_the_largest_regions_only() -> None:
     one = replace(verdict(FRAME), regions=regions, is_anomalous=True)
     assert where_of(one, 2) == "10%, 40%, 5.0%; 20%, 40%, 5.0%; and 1 more"
     assert where_of(one, 0) == ""
+
+
+def test_named_types_are_told_with_the_share_that_they_cover() -> None:
+    regions = tuple(
+        Region(0.1, 0.2, 0.2, 0.4, area, 3.0, name)
+        for name, area in (("dent", 0.04), ("anomaly", 0.03), ("scratch", 0.025), ("scratch", 0.025))
+    )
+    one = replace(verdict(FRAME), regions=regions, is_anomalous=True)
+    assert line_of(one)["types"] == [
+        {"name": "scratch", "area_ratio": pytest.approx(0.05)},
+        {"name": "dent", "area_ratio": 0.04},
+    ]
+    assert where_of(one, 2) == "dent 20%, 40%, 4.0%; 20%, 40%, 3.0%; and 2 more"
+    assert line_of(verdict(FRAME))["types"] == []
+
+
+def test_writes_maps_and_masks_of_every_photo_at_its_own_size(
+    home: Home, photos: Path, tmp_path: Path
+) -> None:
+    half = np.zeros((120, 60, 3), np.uint8)
+    half[60:] = 255  # dark above, bright below: score 5, the threshold
+    half[60:80] = 160
+    Image.fromarray(half).save(photos / "half.png")
+    maps, masks = tmp_path / "out" / "maps", tmp_path / "out" / "masks"
+    files = [str(photos), "--project", "plates", "--maps", str(maps), "--masks", str(masks), "--json"]
+    result = inspect(home, *files)
+    assert result.exit_code == 0, result.output
+    assert sorted(one.name for one in maps.iterdir()) == ["bright.npy", "dark.npy", "half.npy"]
+    assert sorted(one.name for one in masks.iterdir()) == ["bright.png", "dark.png", "half.png"]
+    sizes = {"bright": (40, 40), "dark": (40, 40), "half": (120, 60)}
+    lines = {Path(line["source"]).stem: line for line in map(json.loads, result.stdout.splitlines())}
+    for name, shape in sizes.items():
+        found = np.load(maps / f"{name}.npy", allow_pickle=False)
+        assert found.shape == shape
+        assert found.dtype == np.float32
+        assert np.isfinite(found).all()
+        with Image.open(masks / f"{name}.png") as mask:
+            assert (mask.mode, mask.size) == ("RGB", shape[::-1])
+            marked = (np.array(mask) != 255).any(axis=2)
+        assert marked.any() == lines[name]["is_anomalous"]
+        for region in lines[name]["regions"]:
+            row, column = np.unravel_index(found.argmax(), found.shape)
+            assert region["top_ratio"] <= row / shape[0] <= region["top_ratio"] + region["height_ratio"]
+            assert region["left_ratio"] <= column / shape[1] <= region["left_ratio"] + region["width_ratio"]
+    # Without a stack it is this process that judges anyway; the summary says so.
+    assert "in this process" in inspect(home, *files[:-1]).stdout
+
+
+def test_help_says_who_judges_when_something_is_drawn() -> None:
+    told = " ".join(CliRunner().invoke(app, ["inspect", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "The stack does not send them, so this process judges then" in told
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence_before_anything_is_judged(
+    home: Home, photos: Path
+) -> None:
+    result = inspect(home, str(photos), "--project", "plates", "--maps", str(photos / "notes.txt"))
+    assert result.exit_code == 2
+    assert f"The folder {photos / 'notes.txt'} cannot be made: File exists." in result.stderr
+    assert result.stdout == ""
+
+
+def test_masks_never_overwrite_photos(home: Home, photos: Path) -> None:
+    before = (photos / "bright.png").read_bytes()
+    result = inspect(home, str(photos / "bright.png"), "--project", "plates", "--masks", str(photos))
+    assert result.exit_code == 2
+    assert "is one of the photos; choose another folder" in result.stderr
+    assert (photos / "bright.png").read_bytes() == before
