@@ -14,11 +14,14 @@ PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3,$(shell \
 # uv does not read pip's configuration; this tells it the user's indexes.
 UV = eval "$$($(BIN)/python services/embedded/indexes.py)" && $(BIN)/uv
 PYTEST := $(BIN)/pytest
+# What Loupe is measured against lives in an environment of its own.
+PEERS := build/peers
 # No index address gets into a lock.
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check test debian demo generate contract e2e bench-stream bench-line soak load clean
+.PHONY: help setup lock check test debian demo generate contract e2e bench-stream bench-line bench-peers soak \
+	load clean
 
 help: ## Print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +61,9 @@ bench-stream: setup ## Measure the stream against the bare loop; ends with ratio
 bench-line: setup ## Measure the line: make bench-line ARGS="spool|ingest|video|ledger|latency"
 	$(BIN)/python -m loadtest.bench_line $(ARGS)
 
+bench-peers: setup $(PEERS)/.installed ## Measure anomalib beside Loupe: same photos, splits and weights, one run
+	$(BIN)/python -m loadtest.bench_peers --python $(PEERS)/bin/python $(ARGS)
+
 soak: setup ## One camera at 50 frames/s for an hour: the slope of each part's memory
 	$(BIN)/python -m loadtest.soak $(ARGS)
 
@@ -72,6 +78,8 @@ lock: $(STAMPS)/locked ## Resolve all dependencies anew: environment, build tool
 		--output-file services/embedded/pins/triton.txt
 	$(UV) pip compile $(COMPILE) --no-annotate services/embedded/pins/triton-backend.in \
 		--output-file services/embedded/pins/triton-backend.txt
+	$(UV) pip compile $(COMPILE) --no-annotate --constraint requirements.lock loadtest/bench_peers.in \
+		--output-file loadtest/bench_peers.lock
 	$(BIN)/python -m services.embedded.jars
 
 clean: ## Stop the stack of this folder and remove environment, parts and state
@@ -81,6 +89,12 @@ clean: ## Stop the stack of this folder and remove environment, parts and state
 $(BIN)/python:
 	@$(PYTHON) services/embedded/python_check.py
 	$(PYTHON) -m venv $(VENV)
+
+# The same torch as in the environment above, so most of its 6 GB are links to uv's cache.
+$(PEERS)/.installed: loadtest/bench_peers.lock $(STAMPS)/locked
+	@$(UV) venv --quiet --clear --python $(BIN)/python $(PEERS)
+	@$(UV) pip install --quiet --python $(PEERS)/bin/python --require-hashes -r loadtest/bench_peers.lock
+	@touch $@
 
 # uv and the build back end by pip with hashes; all else by uv with hashes.
 $(STAMPS)/locked: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python

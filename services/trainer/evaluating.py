@@ -71,6 +71,20 @@ class Judged:
         return evaluate(self.outcomes, maps=self.maps, masks=self.masks, type_masks=self.type_masks)
 
 
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo that was read.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB of the size asked for.
+        masks: anomaly type -> (224, 224) bool.
+    """
+
+    image: LabelledImage
+    pixels: NDArray[np.uint8]
+    masks: dict[str, NDArray[np.bool_]]
+
+
 def test_photos(folder: Path) -> tuple[LabelledImage, ...]:
     """Return what of a folder of labelled photos tests: what it says does, else all.
 
@@ -101,7 +115,7 @@ def judge_photos(
     skipped: list[SkippedImage] = []
     for start in range(0, len(images), _BATCH_IMAGES):
         batch = images[start : start + _BATCH_IMAGES]
-        read = [_read_or_reason(image, input_size_px(model.manifest)) for image in batch]
+        read = [read_photo(image, input_size_px(model.manifest)) for image in batch]
         seen = [one for one in read if not isinstance(one, SkippedImage)]
         skipped += [one for one in read if isinstance(one, SkippedImage)]
         if seen:
@@ -116,18 +130,18 @@ def judge_photos(
     return record.judged(tuple(skipped))
 
 
-@dataclass(frozen=True, slots=True)
-class _Photo:
-    """A photo that was read.
-
-    Attributes:
-        pixels: (H, W, 3) uint8 of the model's input.
-        masks: anomaly type -> (224, 224) bool.
-    """
-
-    image: LabelledImage
-    pixels: NDArray[np.uint8]
-    masks: dict[str, NDArray[np.bool_]]
+def read_photo(image: LabelledImage, size_px: tuple[int, int]) -> Photo | SkippedImage:
+    """Return the photo with its masks, or why it is left out."""
+    if image.fault:
+        return SkippedImage(image.name, image.fault)
+    try:
+        decoded = decode(image.read(), size_px)
+        drawn = image.read_masks((decoded.width_px, decoded.height_px))
+        return Photo(image, decoded.pixels, {name: on_grid(mask, MAP_PX) for name, mask in drawn.items()})
+    except (UnreadableImage, ImageTooLarge, BadRequest) as error:
+        return SkippedImage(image.name, error.message)
+    except OSError as error:
+        return SkippedImage(image.name, f"The file cannot be read: {error.strerror}.")
 
 
 class _Record:
@@ -147,7 +161,7 @@ class _Record:
         planes = (photos, len(self._types), MAP_PX, MAP_PX)
         self._drawn, self._found = _in_file(planes, np.bool_), _in_file(planes, np.bool_)
 
-    def add(self, photo: _Photo, said: ImageOutputs) -> None:
+    def add(self, photo: Photo, said: ImageOutputs) -> None:
         """Keep what was said of the next photo."""
         image, at, calibration = photo.image, len(self.outcomes), self._manifest.calibration
         found = self._found_planes(said)
@@ -185,20 +199,6 @@ class _Record:
             return {}
         classes = np.concatenate(list(mask_classes(said, self._manifest, _SIZE_PX)))
         return {one.name: classes == at for at, one in enumerate(self._manifest.types, start=1)}
-
-
-def _read_or_reason(image: LabelledImage, size_px: tuple[int, int]) -> _Photo | SkippedImage:
-    """Return the photo with its masks, or why it is left out."""
-    if image.fault:
-        return SkippedImage(image.name, image.fault)
-    try:
-        decoded = decode(image.read(), size_px)
-        drawn = image.read_masks((decoded.width_px, decoded.height_px))
-        return _Photo(image, decoded.pixels, {name: on_grid(mask, MAP_PX) for name, mask in drawn.items()})
-    except (UnreadableImage, ImageTooLarge, BadRequest) as error:
-        return SkippedImage(image.name, error.message)
-    except OSError as error:
-        return SkippedImage(image.name, f"The file cannot be read: {error.strerror}.")
 
 
 def _in_file(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
