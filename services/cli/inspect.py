@@ -137,11 +137,11 @@ def show(judged: Sequence[Inspection], max_regions: int) -> None:
         *([Column("types")] if has_types else []),
         Column("where: across, down, area", room=Room.BELOW),
     )
-    rows: list[Sequence[str | Text]] = []
+    rows = []
     for one in judged:
         verdict, colour = ("anomalous", "red") if one.is_anomalous else ("normal", "green")
         found = ", ".join(f"{name} {area_ratio:.1%}" for name, area_ratio in types_of(one).items())
-        cells = (
+        cells: tuple[str | Text, ...] = (
             Text.assemble(("● ", colour), one.subject),
             Text(f"{verdict}, near the limit" if one.is_uncertain else verdict, colour),
             f"{one.confidence:.0%}",

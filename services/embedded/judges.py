@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import grpc
 
-from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import ObjectStore, folder_store, s3_store
 from services.domain.errors import ModelUnavailable, Rejected, RetryLater, UnknownProject, UnreadableImage
 from services.domain.frame import Frame
@@ -25,7 +24,6 @@ from services.domain.topics import INLINE_LIMIT_BYTES
 from services.embedded.addresses import StackAddresses
 from services.embedded.drawings import Drawings
 from services.embedded.home import Home
-from services.trainer.registry import Registry
 from services.vision.decode import decode
 from services.vision.runtime import OnnxModel
 from services.vision.scoring import judge
@@ -183,6 +181,10 @@ def open_version(home: Home, addresses: StackAddresses | None, project: str, ver
     if addresses is None and not home.path.is_dir():
         message = f"There is no project {project} yet. Make one: loupe fit DIR --project {project}"
         raise UnknownProject(message, project=project)
+    # A third of a second of database libraries, for nothing where a running stack judges.
+    from services.adapters.database import migrate, open_engine
+    from services.trainer.registry import Registry
+
     migrate(home.database_url)
     registry = Registry(open_engine(home.database_url), _store(home, addresses))
     found = registry.record(project, version).announcement if version else registry.latest(project)

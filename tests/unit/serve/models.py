@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from services.domain.model_version import Backbone, Calibration, Manifest, TensorSpec
+from services.domain.model_version import Backbone, Calibration, Manifest, TensorSpec, Variant
 from services.trainer.model_folder import write_folder
-from services.vision.golden import Golden
+from services.vision.golden import Golden, variant_golden_file
 from services.vision.outputs import GraphOutputs
 
 SIDE_PX = 16
@@ -56,8 +57,18 @@ def graph(gain: float = 10 / 255) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_version(parent: Path, version: str = "v1", *, project: str = "plates", lie: float = 0.0) -> Path:
-    """Write a model folder; its golden scores are wrong by `lie`."""
+def write_version(
+    parent: Path,
+    version: str = "v1",
+    *,
+    project: str = "plates",
+    lie: float = 0.0,
+    faster_gain: float | None = None,
+) -> Path:
+    """Write a model folder; its golden scores are wrong by `lie`.
+
+    With `faster_gain` a variant `int8` serves, whose scores are `faster_gain` times those that were golden.
+    """
     inputs: NDArray[np.uint8] = np.stack(
         [np.full((SIDE_PX, SIDE_PX, 3), value, np.uint8) for value in (20, 120, 220)]
     )
@@ -79,5 +90,12 @@ def write_version(parent: Path, version: str = "v1", *, project: str = "plates",
         train_images=30,
         files={},
     )
-    folder, _ = write_folder(parent, manifest, model=graph(), golden=golden, card="<p>")
+    variants: dict[str, bytes] = {}
+    if faster_gain is not None:
+        fp32 = Variant("fp32", "onnxruntime", "model.onnx", "", 5.0)
+        int8 = Variant("int8", "onnxruntime", "variants/int8.onnx", "", 3.0, golden="golden/int8.npz")
+        manifest = replace(manifest, variants=(fp32, int8), serving="int8")
+        faster = graph(10 / 255 * faster_gain)
+        variants = {int8.file: faster, int8.golden: variant_golden_file(golden.outputs)}
+    folder, _ = write_folder(parent, manifest, model=graph(), golden=golden, card="<p>", variants=variants)
     return folder

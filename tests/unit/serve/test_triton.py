@@ -10,9 +10,11 @@ import pytest
 from serve.triton import Lease, ServedModel, reap_orphans
 from serve.versions import VersionCache
 from services.adapters.clock import FakeClock
+from services.adapters.object_store import ObjectStore
 from services.adapters.triton.memory import MemoryTriton
 from services.adapters.triton.repository import config_of
 from services.domain.errors import CorruptModel, FrameCrashesModel, ModelUnavailable
+from tests.unit.serve.models import write_version
 
 V1, V3 = "s3://loupe-models/plates/v1", "s3://loupe-models/plates/v3"
 BATCH = np.full((2, 16, 16, 3), 255, np.uint8)
@@ -44,6 +46,36 @@ def test_other_numbers_than_when_trained_are_refused(
 ) -> None:
     with pytest.raises(CorruptModel, match="other numbers"):
         ServedModel(server, lease, cache.fetch(V3), clock, threads=1)
+
+
+@pytest.fixture(params=[1.02, 1.5], ids=["as trained", "another processor"])
+def faster(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> tuple[str, float]:
+    """A version with a faster variant, whose scores are so many times those that it had when trained."""
+    uri = "s3://loupe-models/plates/v4"
+    folder = write_version(tmp_path / "fast", "v4", faster_gain=request.param)
+    store.upload_folder(folder, uri)
+    return uri, request.param
+
+
+def test_the_faster_variant_serves_where_it_proves_itself_and_fp32_elsewhere(
+    server: MemoryTriton,
+    lease: Lease,
+    cache: VersionCache,
+    clock: FakeClock,
+    faster: tuple[str, float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uri, gain = faster
+    model = ServedModel(server, lease, cache.fetch(uri), clock, threads=1)
+    is_faster = gain < 1.1
+    assert model.variant.name == ("int8" if is_faster else "fp32")
+    assert model.infer(BATCH).scores[0] == pytest.approx(10.2 if is_faster else 10)
+    assert ("fp32 serves instead" in caplog.text) is not is_faster
+    # Healing proves the same variant again.
+    server.crash(lease.name)
+    clock.advance(IDLE_S)
+    model.tend(IDLE_S)
+    assert model.problem is None
 
 
 def test_configuration_names_the_tensors_of_the_manifest(cache: VersionCache) -> None:
