@@ -40,9 +40,7 @@ _LEAST_REMAINING_S = 3.0
 def fit(
     folder: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", help="Photos of good parts; or folders `normal` and, for a test, `anomaly` in it."
-        ),
+        typer.Argument(metavar="DIR", help="Photos of good parts; or folders `normal` and `anomaly` in it."),
     ],
     project: Annotated[str, typer.Option("--project", "-p", help="What the detector is for; made if new.")],
     max_false_reject: Annotated[
@@ -86,7 +84,8 @@ def fit(
 ) -> None:
     """Fit a detector from photos of good parts.
 
-    30 photos take some seconds. While the stack runs, the new version is served at once.
+    30 photos take some seconds; photos of defects, if there are any, help to choose the detector and
+    measure it. While the stack runs, the new version is served at once.
 
     The first three commands, from photos of good parts to verdicts:
 

@@ -72,7 +72,10 @@ def _facts(manifest: Manifest, took_s: float) -> Iterator[tuple[str, Cell]]:
     yield "photos", f"{manifest.train_images} learnt from"
     if "image_auroc" not in metrics:
         yield "test", "none: no anomalous photos given"
-    yield "threshold", f"{manifest.calibration.threshold:.3f}, to reject at most {promise:.2%} of good parts"
+    yield (
+        "threshold",
+        f"{manifest.calibration.threshold:.3f}, to reject at most {100 * promise:g} % of good parts",
+    )
     if manifest.types:
         yield "types", ", ".join(one.name for one in manifest.types)
     if manifest.variants:

@@ -146,7 +146,7 @@ def fit_folder(
 ) -> FitOutcome:
     """Fit from a folder of photos, register the version and, where it is promoted, announce it.
 
-    Anomalous photos only measure the result; nothing is learnt from them.
+    What anomalous photos are for, see `fit_model`.
 
     Args:
         request: what to fit.

@@ -69,7 +69,7 @@ def test_everything_that_matters_is_told(manifest: Manifest) -> None:
     told = printed(manifest, is_terminal=False)
     for part in (
         f"Chosen: memory+aligned: {WHY}",
-        "2.00% of good parts",
+        "2 % of good parts",
         "fp32 6.5 ms, bf16 3.1 ms an image; bf16 serves",
         "image AUROC",
         "0.950 - 1.000",
