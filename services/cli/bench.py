@@ -60,8 +60,9 @@ def bench(
 
     Example: `loupe bench --sets cookies,screws --families auto --seeds 0-2`
     """
+    wanted = numbers(seeds)
     if is_promise:
-        _promise(numbers(seeds), out)
+        _promise(wanted, out)
         return
     # Seconds of libraries that `loupe bench --help` does not need.
     from services.trainer.bench.protocols import protocols_of
@@ -76,7 +77,7 @@ def bench(
         protocols=protocols_of(names(protocols)),
         families=names(families),
         backbones=tuple("" if one == "default" else one for one in names(backbones)),
-        seeds=numbers(seeds),
+        seeds=wanted,
         max_false_reject_ratio=max_false_reject,
     )
     if is_fresh:

@@ -60,9 +60,10 @@ def read_sets(data: Path, names: Sequence[str] = ()) -> tuple[BenchSet, ...]:
     unknown = [name for name in names if name not in _READERS]
     if unknown:
         raise BadRequest(f"There is no set {unknown[0]}; known are {', '.join(_READERS)}.", set=unknown[0])
-    found = tuple(
-        _READERS[name](data) for name in names or _READERS if (data / _FOLDERS[name]).is_dir() or names
-    )
+    absent = [name for name in names if not (data / _FOLDERS[name]).is_dir()]
+    if absent:
+        raise BadRequest(f"{data} has no set {absent[0]}: {_FOLDERS[absent[0]]} is missing.", set=absent[0])
+    found = tuple(_READERS[name](data) for name in names or _READERS if (data / _FOLDERS[name]).is_dir())
     if not found:
         message = f"{data} holds none of the sets {', '.join(_READERS)}. Give their folder: `--data DIR`."
         raise BadRequest(message, data=str(data))
