@@ -16,6 +16,7 @@ from services.adapters.triton import ModelServer
 from services.adapters.triton.memory import MemoryTriton
 from services.adapters.triton.server import TritonServer
 from services.domain.errors import CorruptModel, ModelUnavailable
+from services.vision.variants import fp32_of
 from tests.poll import poll_until
 from tests.servers import TritonAccess
 from tests.unit.serve.models import write_version
@@ -46,7 +47,8 @@ def lease(place: tuple[ModelServer, Path], tmp_path: Path) -> Iterator[Lease]:
     store = memory_store()
     store.upload_folder(write_version(tmp_path / "fitted"), "s3://loupe-models/plates/v1")
     made = Lease(repository, f"plates.v1.{tmp_path.name}")
-    made.write(VersionCache(store, tmp_path / "cache").fetch("s3://loupe-models/plates/v1"), threads=1)
+    version = VersionCache(store, tmp_path / "cache").fetch("s3://loupe-models/plates/v1")
+    made.write(version, fp32_of(version.manifest), threads=1)
     yield made
     server.unload(made.name)
     made.give_up()
