@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.domain.model_version import Calibration
-from services.trainer.dataset import Dataset
-from services.trainer.families.protocol import Head, StageProgress
-from services.trainer.features import FeatureExtractor
-from services.trainer.scorer import Scorer, Standard, scores_of, standard_of, statistics_of
+from services.trainer.evidence import Evidence
+from services.trainer.families.protocol import MAP_STRIDE_PX
+from services.trainer.resizing import resized
+from services.trainer.scorer import Scorer, Standard, places_of, scores_of, standard_of, statistics_of
 from services.vision.regions import smooth_map
 from services.vision.scoring import normal_spread, score_passed_by
 
@@ -50,21 +50,26 @@ class Calibrated:
 
 
 def calibrate(
-    heads: Sequence[Head],
-    dataset: Dataset,
-    extractor: FeatureExtractor,
-    groups: NDArray[np.int32],
-    max_false_reject_ratio: float,
-    progress: StageProgress,
+    evidence: Evidence, input_px: int, max_false_reject_ratio: float, in_map: Sequence[bool] | None = None
 ) -> Calibrated:
-    """Score every normal photo without what it taught, and set the threshold by the promise."""
-    distances = _cross_fitted(heads, dataset, extractor, groups, progress)  # per head (n, g, g)
-    cell_mean = np.array([one.mean(dtype=np.float64) for one in distances], np.float32)
-    cell_sd = np.array([max(one.std(dtype=np.float64), 1e-6) for one in distances], np.float32)
-    statistics = _highest_by_group(statistics_of(distances, extractor.input_px), groups)
-    scorer = Scorer(extractor.input_px, cell_mean, cell_sd, standard_of(statistics))
-    scores = _normal_scores(statistics, scorer.standard)
-    peaks = [float(smooth_map(one, MAP_SIGMA_PX, scorer.input_px).max()) for one in scorer.maps(distances)]
+    """Fix scorer and threshold for the heads of the evidence.
+
+    Args:
+        evidence: of the heads that will be drawn.
+        input_px: side of the model's input.
+        max_false_reject_ratio: the promise.
+        in_map: heads that enter the map; None: all.
+    """
+    side = input_px // MAP_STRIDE_PX
+    statistics = highest_by_group(statistics_of(evidence.normals, input_px), evidence.groups)
+    scorer = Scorer(
+        input_px=input_px,
+        in_map=tuple(in_map or [True] * len(evidence.normals)),
+        places=tuple(places_of(resized(one, side)) for one in evidence.normals),
+        standard=standard_of(statistics),
+    )
+    scores = normal_scores_of(statistics, scorer.standard)
+    peaks = [float(smooth_map(one, MAP_SIGMA_PX, input_px).max()) for one in scorer.maps(evidence.normals)]
     calibration = calibration_of(scores, max_false_reject_ratio, map_threshold=float(np.mean(peaks)))
     return Calibrated(scorer, calibration, scores, limits_of(len(scores), max_false_reject_ratio))
 
@@ -117,30 +122,12 @@ def limits_of(count: int, max_false_reject_ratio: float) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _cross_fitted(
-    heads: Sequence[Head],
-    dataset: Dataset,
-    extractor: FeatureExtractor,
-    groups: NDArray[np.int32],
-    progress: StageProgress,
-) -> list[NDArray[np.float32]]:
-    """Return per head (n, g, g) distances of each photo to what the other groups taught."""
-    distances = [np.empty((len(dataset), head.grid, head.grid), np.float32) for head in heads]
-    for start, features in extractor.stream(dataset):
-        stop = min(start + len(next(iter(features.values()))), len(dataset))
-        left_out = groups[start:stop].tolist()
-        for index, head in enumerate(heads):
-            distances[index][start:stop] = head.distances(features, left_out)
-        progress(stop / len(dataset))
-    return distances
-
-
-def _highest_by_group(statistics: NDArray[np.float32], groups: NDArray[np.int32]) -> NDArray[np.float32]:
+def highest_by_group(statistics: NDArray[np.float32], groups: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return (g, S): photos of one object are one observation, and the worst of them counts."""
     return np.stack([statistics[groups == group].max(axis=0) for group in np.unique(groups)])
 
 
-def _normal_scores(statistics: NDArray[np.float32], standard: Standard) -> NDArray[np.float32]:
+def normal_scores_of(statistics: NDArray[np.float32], standard: Standard) -> NDArray[np.float32]:
     """Return (n,) scores of (n, S) statistics, each against the others where there are few."""
     count = len(statistics)
     if count >= LEAVE_ONE_OUT_BELOW:

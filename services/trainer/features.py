@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -23,6 +24,9 @@ from services.vision.runtime import open_session
 # By tap name `f<stride>`: (N, C, g, g) float32 with g = input / stride; and under PIXELS what was looked at:
 # (N, S, S, 3) uint8 RGB.
 Features = Mapping[str, NDArray[Any]]
+
+# 200 photos on the default backbone; a fit may take 1 GB as a whole.
+_MOST_KEPT_BYTES = 140_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class FeatureExtractor:
         shapes = [(tap.name, ("N", tap.channels, tap.grid, tap.grid)) for tap in self.taps.values()]
         graph = draw.finish("backbone", shapes)
         self._session = open_session(graph.SerializeToString(), threads)
+        self._kept: WeakKeyDictionary[Dataset, dict[int, Features]] = WeakKeyDictionary()
+        self._room_bytes = _MOST_KEPT_BYTES
 
     def extract(self, pixels: NDArray[np.uint8]) -> Features:
         """Return the features of (N, S, S, 3) uint8 RGB pixels.
@@ -76,9 +82,19 @@ class FeatureExtractor:
         return {**found, PIXELS: pixels}
 
     def stream(self, dataset: Dataset) -> Iterator[tuple[int, Features]]:
-        """Yield (index of the first photo, features of up to 8 photos), in order."""
+        """Yield (index of the first photo, features of up to 8 photos), in order.
+
+        Features of the first photos of a dataset are kept, because families, cross-fitting and types ask
+        for them again.
+        """
+        kept = self._kept.setdefault(dataset, {})
         for start, pixels in dataset.batches():
-            yield start, self.extract(pixels)
+            features = kept.get(start) or self.extract(pixels)
+            size_bytes = sum(value.nbytes for value in features.values())
+            if start not in kept and self._room_bytes >= size_bytes:
+                kept[start] = features
+                self._room_bytes -= size_bytes
+            yield start, features
 
     def measure_ms(self, repeats: int = 5) -> float:
         """Return the median milliseconds of one photo on this machine, heads not counted."""

@@ -1,8 +1,9 @@
-"""Photos of good parts -> a model folder: the whole recipe in one call (arrow 6).
+"""Photos -> a model folder: the whole recipe in one call (arrow 6).
 
-Read, learn, calibrate by cross-fitting, fuse into one graph, prove that the graph gives the
-trainer's numbers, write the folder. No torch, no network, and memory that does not grow with the
-number of photos. Does not upload or announce (`services.trainer.registry`).
+Read, fit every family, measure by cross-fitting, choose, calibrate, fuse into one graph, prove that the
+graph gives the trainer's numbers, write the folder. No torch unless a family asks for it, no network, and
+memory that does not grow with the number of photos. Does not upload or announce
+(`services.trainer.registry`).
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
-from services.domain.label import Verdict
-from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, Manifest
+from services.domain.errors import BadRequest, NotEnoughImages
+from services.domain.label import Split, Verdict
+from services.domain.model_version import DEFAULT_OPTIONS, AnomalyType, FitOptions, Manifest
 from services.trainer.backbones.opening import calibrated, open_backbone
-from services.trainer.calibration import Calibrated, calibrate
 from services.trainer.card.page import render_card
+from services.trainer.choice import Choice, choose, families_for
 from services.trainer.dataset import Dataset, LabelledImage, SkippedImage
 from services.trainer.evaluation.image import image_auroc, share_from
-from services.trainer.families.memory import MemoryFamily
-from services.trainer.families.protocol import Budget, Family, FitData, Head
+from services.trainer.evidence import gather
+from services.trainer.families import all_families
+from services.trainer.families.protocol import Budget, Candidate, Family, FitData
 from services.trainer.features import FeatureExtractor
-from services.trainer.graph import fuse, inputs_of, outputs_of
+from services.trainer.graph import inputs_of, outputs_of
 from services.trainer.model_folder import version_exists, write_folder
+from services.trainer.named_types import named_types
+from services.trainer.precision import Precisions, faster_variants, photos_to_judge
+from services.trainer.proof import golden_of, prove_graph
+from services.trainer.reference import reference_of
 from services.trainer.tiling import check_tiles, tiled_px
 from services.vision.golden import Golden
 from services.vision.runtime import GraphSession
@@ -38,9 +44,9 @@ from services.vision.runtime import GraphSession
 logger = logging.getLogger(__name__)
 
 MIN_NORMALS = 2
-_GOLDEN_NORMALS, _GOLDEN_ANOMALIES = 3, 2
-# fp32 sums in another order; scores are of the order of 1 to 50.
-_GRAPH_TOLERANCE = 1e-3
+# More normal photos than these are drawn from by chance: thresholds for promises down to 0.1 % are read
+# from so many, and a fit's time and memory stay bounded.
+MOST_NORMALS = 1000
 
 # Called with the stage (`read`, `learn`, `calibrate`, `write`) and the share of it done (0-1).
 Progress = Callable[[str, float], None]
@@ -54,11 +60,13 @@ class FittedModel:
         folder: the model folder, complete.
         manifest: as written in it.
         skipped: photos that were left out, with reasons.
+        near_duplicates: sentences about photos that show nearly the same, also across training and test.
     """
 
     folder: Path
     manifest: Manifest
     skipped: tuple[SkippedImage, ...]
+    near_duplicates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +74,14 @@ class Recipe:
     """How to fit, apart from the photos.
 
     Attributes:
-        family: which heads to fit.
+        families: those to choose from.
         budget: what they may cost.
         backbone: see `services.trainer.backbones.opening.open_backbone`.
         backbone_licence: of its weights, where the file does not say.
         threads: CPU threads.
     """
 
-    family: Family = field(default_factory=MemoryFamily)
+    families: Sequence[Family] = field(default_factory=all_families)
     budget: Budget = field(default_factory=Budget)
     backbone: str | Path | None = None
     backbone_licence: str = ""
@@ -81,14 +89,20 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A fitted family with its graph, and what the graph says of photos."""
+class _Learnt:
+    """What was chosen, with a proved graph."""
 
-    calibrated: Calibrated
-    graph: bytes
+    choice: Choice
+    types: tuple[AnomalyType, ...]
     golden: Golden
     golden_names: list[str]
-    anomalous_scores: NDArray[np.float32]
+    warnings: tuple[str, ...]
+    precisions: Precisions
+
+    @property
+    def anomalous_scores(self) -> NDArray[np.float32]:
+        """(a,) scores of labelled anomalies, cross-fitted."""
+        return self.choice.calibrated.scorer.scores(self.choice.evidence.anomalies)
 
 
 def fit_model(
@@ -100,21 +114,27 @@ def fit_model(
     options: FitOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
     recipe: Recipe | None = None,
+    data_digest: str = "",
+    notes: Sequence[str] = (),
 ) -> FittedModel:
     """Fit a detector and write it to `<out_dir>/<version>`, whole or not at all.
 
     Args:
-        images: normal photos to learn from; anomalous ones only measure the result.
+        images: normal photos to learn from and labelled anomalies, of which families learn and among
+            which the choice is made; those whose split is `test` only measure the result.
         project: for the manifest.
         version: the folder's name; must not exist in `out_dir`, which is created.
         out_dir: where the folder goes.
         options: promise, budget, families, seed.
         progress: told how far it is.
-        recipe: default: the memory family on the backbone that set-up prepared.
+        recipe: default: every family, on the backbone that set-up prepared.
+        data_digest: of the dataset version that the images are; default: of the photos themselves.
+        notes: warnings about the data, known before it was read.
 
     Raises:
-        NotEnoughImages: fewer than 2 different readable normal photos.
-        BadRequest: the promise makes no sense, or the version exists.
+        NotEnoughImages: fewer than 2 different readable normal photos, or too few for the family asked for.
+        BadRequest: the promise or a family's name makes no sense, or the version exists.
+        CorruptModel: the backbone gives numbers that are not finite; nothing was written.
         MissingPart: no backbone.
     """
     started_monotonic_s = time.monotonic()
@@ -123,32 +143,56 @@ def fit_model(
     recipe = recipe or Recipe()
     tell = progress or (lambda _stage, _done_ratio: None)
     backbone = open_backbone(recipe.backbone, licence=recipe.backbone_licence, seed=options.seed)
-    normals, anomalies = _read(images, tell, tiled_px(backbone.input_px, options.tiles))
+    photos = _read(images, tell, tiled_px(backbone.input_px, options.tiles))
+    near_duplicates = _near_duplicates(photos)
+    normals, anomalies = _training(photos, options.seed)
     extractor = FeatureExtractor(calibrated(backbone, normals), tiles=options.tiles, threads=recipe.threads)
-    candidate = _fit_candidate(recipe, extractor, normals, anomalies, options, tell)
-    skipped = (*normals.skipped, *anomalies.skipped)
+    data = FitData(normals, normals.groups(), anomalies, extractor)
+    learnt = _learn(recipe, data, options, tell)
+    choice = learnt.choice
+    tested = _tested(learnt)
     fit_s = time.monotonic() - started_monotonic_s
     manifest = Manifest(
         project=project,
         version=version,
         created_at=datetime.now(UTC),
-        family=recipe.family.name,
-        inputs=inputs_of(candidate.calibrated.scorer.input_px),
-        outputs=outputs_of(candidate.calibrated.scorer.input_px),
-        calibration=candidate.calibrated.calibration,
+        family="+".join(choice.families),
+        inputs=inputs_of(extractor.input_px),
+        outputs=outputs_of(extractor.input_px, len(learnt.types)),
+        calibration=choice.calibrated.calibration,
         backbone=extractor.backbone.identity,
-        data_digest=normals.digest,
+        data_digest=data_digest or photos.digest,
         train_images=len(normals),
         files={},
-        metrics={"fit_s": round(fit_s, 3), **_metrics(candidate)},
+        metrics={
+            "fit_s": round(fit_s, 3),
+            "graph_ms": round(choice.graph_ms, 3),
+            **learnt.precisions.metrics,
+            **tested,
+        },
         tiles=options.tiles,
-        warnings=(*backbone.warnings, *candidate.calibrated.warnings, *_warnings_of(skipped)),
+        warnings=(
+            *backbone.warnings,
+            *learnt.warnings,
+            *choice.warnings,
+            *choice.calibrated.warnings,
+            *_warnings_of(photos.skipped),
+            *notes,
+            *near_duplicates,
+        ),
         seed=options.seed,
+        types=learnt.types,
+        variants=learnt.precisions.variants,
+        serving=learnt.precisions.serving,
+        candidates=choice.reports,
+        reference=reference_of(
+            normals, choice.calibrated.normal_scores, choice.embedding.of_means(choice.evidence.means)
+        ),
     )
-    folder, manifest = _write(out_dir, manifest, candidate, skipped)
+    folder, manifest = _write(out_dir, manifest, learnt, photos.skipped)
     tell("write", 1.0)
     logger.info("fitted %s version %s from %d photos in %.1f s", project, version, len(normals), fit_s)
-    return FittedModel(folder, manifest, skipped)
+    return FittedModel(folder, manifest, photos.skipped, near_duplicates)
 
 
 def check_normals(count: int, skipped: Sequence[SkippedImage] = ()) -> None:
@@ -180,74 +224,78 @@ def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
         raise version_exists(folder)
 
 
-def _read(images: Sequence[LabelledImage], tell: Progress, input_px: int) -> tuple[Dataset, Dataset]:
-    """Return normal and anomalous photos, or say what is missing."""
-    wanted = [one for one in images if one.label is Verdict.NORMAL]
-    normals = Dataset(wanted, partial(tell, "read"), input_px=input_px)
-    check_normals(len(normals), normals.skipped)
-    anomalous = [one for one in images if one.label is Verdict.ANOMALY]
-    return normals, Dataset(anomalous, input_px=input_px)
+def _read(images: Sequence[LabelledImage], tell: Progress, input_px: int) -> Dataset:
+    """Return all photos that have a verdict."""
+    photos = Dataset(images, partial(tell, "read"), input_px=input_px)
+    count = sum(_teaches(one) and one.label is Verdict.NORMAL for one in photos.images)
+    check_normals(count, photos.skipped)
+    return photos
 
 
-def _fit_candidate(
-    recipe: Recipe,
-    extractor: FeatureExtractor,
-    normals: Dataset,
-    anomalies: Dataset,
-    options: FitOptions,
-    tell: Progress,
-) -> _Candidate:
-    """Fit the family's heads, calibrate them, draw the graph and prove it."""
-    groups = normals.groups()
-    data = FitData(normals, groups, anomalies, extractor)
-    heads = recipe.family.fit(data, recipe.budget, options.seed, partial(tell, "learn")).heads
-    told = partial(tell, "calibrate")
-    calibrated = calibrate(heads, normals, extractor, groups, options.max_false_reject_ratio, told)
-    graph = fuse(extractor, heads, calibrated.scorer)
-    session = GraphSession(graph, threads=recipe.threads)
-    golden, names = _golden(session, normals, anomalies)
-    _prove_graph(heads, calibrated, extractor, golden)
-    return _Candidate(calibrated, graph, golden, names, _scores(session, anomalies))
+def _teaches(image: LabelledImage) -> bool:
+    return image.split is not Split.TEST
 
 
-def _golden(session: GraphSession, normals: Dataset, anomalies: Dataset) -> tuple[Golden, list[str]]:
-    """Return a few photos with the graph's outputs, and their names."""
-    normal_at = np.unique(np.linspace(0, len(normals) - 1, _GOLDEN_NORMALS).astype(int)).tolist()
-    anomaly_at = range(min(len(anomalies), _GOLDEN_ANOMALIES))
-    inputs = np.stack(
-        [*(normals.pixels(index) for index in normal_at), *(anomalies.pixels(index) for index in anomaly_at)]
+def _near_duplicates(photos: Dataset) -> tuple[str, ...]:
+    training = photos.where(_teaches)
+    test = photos.where(lambda one: not _teaches(one))
+    return (*training.near_duplicates(), *test.near_duplicates_in(training))
+
+
+def _training(photos: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Return the normal photos, at most `MOST_NORMALS`, and the anomalous ones to learn from."""
+    normals = photos.where(lambda one: _teaches(one) and one.label is Verdict.NORMAL)
+    if len(normals) > MOST_NORMALS:
+        drawn = np.random.default_rng(seed).choice(len(normals), MOST_NORMALS, replace=False).tolist()
+        names = {normals.images[index].name for index in drawn}
+        normals = normals.where(lambda one: one.name in names)
+    return normals, photos.where(lambda one: _teaches(one) and one.label is Verdict.ANOMALY)
+
+
+def _learn(recipe: Recipe, data: FitData, options: FitOptions, tell: Progress) -> _Learnt:
+    """Fit every family, choose, and prove the chosen graph."""
+    families, warnings = families_for(options, data, recipe.families)
+    candidates = _fitted(families, data, recipe.budget, options.seed, partial(tell, "learn"))
+    heads = [head for one in candidates for head in one.heads]
+    evidence = gather(heads, data, options.seed, partial(tell, "choose"))
+    tell("calibrate", 0.0)
+    choice = choose(candidates, evidence, data.extractor, options, recipe.threads)
+    session = GraphSession(choice.graph, threads=recipe.threads)
+    golden, names = golden_of(session, data.normals, data.anomalies)
+    prove_graph(choice, data.extractor, golden)
+    precisions = faster_variants(
+        choice.graph,
+        photos_to_judge(data.normals, data.anomalies, golden.inputs, options.seed),
+        choice.calibrated.calibration.threshold,
+        taps=data.extractor.taps,
+        threads=recipe.threads,
     )
-    names = [normals.images[index].name for index in normal_at]
-    names += [anomalies.images[index].name for index in anomaly_at]
-    return Golden(inputs, session.infer(inputs)), names
+    tell("calibrate", 1.0)
+    return _Learnt(choice, named_types(choice.type_head, data), golden, names, warnings, precisions)
 
 
-def _prove_graph(
-    heads: Sequence[Head], calibrated: Calibrated, extractor: FeatureExtractor, golden: Golden
-) -> None:
-    """Compare the graph with the trainer's own numbers on the golden photos.
-
-    Raises:
-        CorruptModel: they disagree; such a model is not written.
-    """
-    features = extractor.extract(golden.inputs)
-    expected = calibrated.scorer.scores([head.distances(features) for head in heads])
-    gap = float(np.max(np.abs(expected - golden.outputs.scores) / np.maximum(np.abs(expected), 1)))
-    if not gap <= _GRAPH_TOLERANCE:  # NaN fails, too
-        message = f"The graph's scores differ from the trainer's by {gap:.2g}; the model was not written."
-        raise CorruptModel(message, gap=gap)
+def _fitted(
+    families: Sequence[Family],
+    data: FitData,
+    budget: Budget,
+    seed: int,
+    tell: Callable[[float], None],
+) -> list[Candidate]:
+    """Fit one family after the other."""
+    candidates = []
+    for done, family in enumerate(families):
+        candidates.append(family.fit(data, budget, seed, _share_of(tell, done, len(families))))
+    return candidates
 
 
-def _scores(session: GraphSession, dataset: Dataset) -> NDArray[np.float32]:
-    """Return (n,) scores of all photos."""
-    parts = [session.infer(pixels).scores for _, pixels in dataset.batches()]
-    return np.concatenate([np.zeros(0, np.float32), *parts])
+def _share_of(tell: Callable[[float], None], done: int, total: int) -> Callable[[float], None]:
+    return lambda ratio: tell((done + ratio) / total)
 
 
-def _metrics(candidate: _Candidate) -> dict[str, float]:
-    """Return what was measured; anomalies are compared with cross-fitted normal scores."""
-    threshold = candidate.calibrated.calibration.threshold
-    normal, anomalous = candidate.calibrated.normal_scores, candidate.anomalous_scores
+def _tested(learnt: _Learnt) -> dict[str, float]:
+    """Return what was measured, cross-fitted."""
+    threshold = learnt.choice.calibrated.calibration.threshold
+    normal, anomalous = learnt.choice.calibrated.normal_scores, learnt.anomalous_scores
     metrics = {"cross_fitted_false_reject_ratio": share_from(normal, threshold)}
     if len(anomalous):
         metrics["image_auroc"] = image_auroc(normal, anomalous)
@@ -256,18 +304,25 @@ def _metrics(candidate: _Candidate) -> dict[str, float]:
 
 
 def _write(
-    out_dir: Path, manifest: Manifest, candidate: _Candidate, skipped: Sequence[SkippedImage]
+    out_dir: Path, manifest: Manifest, learnt: _Learnt, skipped: Sequence[SkippedImage]
 ) -> tuple[Path, Manifest]:
     """Write the model folder with its card."""
     card = render_card(
         manifest,
-        normal_scores=candidate.calibrated.normal_scores,
-        anomalous_scores=candidate.anomalous_scores,
-        golden=candidate.golden,
-        golden_names=candidate.golden_names,
+        normal_scores=learnt.choice.calibrated.normal_scores,
+        anomalous_scores=learnt.anomalous_scores,
+        golden=learnt.golden,
+        golden_names=learnt.golden_names,
         skipped=skipped,
     )
-    return write_folder(out_dir, manifest, model=candidate.graph, golden=candidate.golden, card=card)
+    return write_folder(
+        out_dir,
+        manifest,
+        model=learnt.choice.graph,
+        golden=learnt.golden,
+        card=card,
+        variants=learnt.precisions.files,
+    )
 
 
 def _warnings_of(skipped: Sequence[SkippedImage]) -> tuple[str, ...]:

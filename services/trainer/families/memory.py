@@ -13,12 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.families.protocol import Budget, Candidate, FitData, StageProgress
+from services.trainer.families.projection import (
+    TapProjection,
+    concatenated,
+    draw_projected,
+    leading_directions,
+    split_by_tap,
+    usable_taps,
+)
+from services.trainer.families.protocol import SCORE_STRIDE_PX, Budget, Candidate, FitData, StageProgress
 from services.trainer.features import FeatureExtractor, Features, Tap
 from services.trainer.graph_builder import GraphBuilder
-from services.trainer.resizing import draw_resized, resized
 
 _NOBODY = -1  # no group's number
+
+
+# Dimensions that a projection keeps; on the default backbone all taps together have 176, the coarsest 112.
+_MOST_DIMS_TOGETHER, _MOST_DIMS_ALONE = 96, 112
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +38,14 @@ class MemorySpec:
 
     Attributes:
         taps: backbone taps, brought to one grid and concatenated.
-        stride_px: side of a cell, in model pixels.
+        grid: cells along a side.
         dims: most dimensions kept by the projection.
     """
 
     name: str
     taps: tuple[str, ...]
-    stride_px: int
+    grid: int
     dims: int
-
-
-M8 = MemorySpec("m8", ("f4", "f8", "f16"), stride_px=8, dims=96)
-# Stride 16 alone, with all of its 112 dimensions: the projection only rotates.
-M16 = MemorySpec("m16", ("f16",), stride_px=16, dims=112)
-
-
-@dataclass(frozen=True, slots=True)
-class TapProjection:
-    """What a projection does to one tap: `matrix` is (D, C) float32."""
-
-    tap: Tap
-    matrix: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,6 @@ class MemoryHead:
     """A fitted memory.
 
     Attributes:
-        grid: see `Head.grid`.
         projections: one per tap, in the spec's order; their results are added.
         offset: (D,) float32, added once.
         bank: (K, D) float32, the patches kept.
@@ -64,7 +61,6 @@ class MemoryHead:
     """
 
     spec: MemorySpec
-    grid: int
     projections: tuple[TapProjection, ...]
     offset: NDArray[np.float32]
     bank: NDArray[np.float32]
@@ -76,10 +72,17 @@ class MemoryHead:
         """Return the spec's name."""
         return self.spec.name
 
+    @property
+    def grid(self) -> int:
+        """Return the spec's grid."""
+        return self.spec.grid
+
     def distances(self, features: Features, left_out: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Return (N, g, g) float32; see `Head.distances`."""
         stacked = np.concatenate([one.matrix for one in self.projections], axis=1)
-        projected = _descriptors(features, self.spec, self.grid) @ stacked.T + self.offset  # (N, cells, D)
+        projected = (
+            concatenated(features, self.spec.taps, self.grid) @ stacked.T + self.offset
+        )  # (N, cells, D)
         groups = [_NOBODY] * len(projected) if left_out is None else list(left_out)
         nearest = [self._nearest(one, group) for one, group in zip(projected, groups, strict=True)]
         return np.stack(nearest).reshape(-1, self.grid, self.grid)
@@ -96,10 +99,12 @@ class MemoryHead:
     def draw(self, draw: GraphBuilder, taps: Mapping[str, str]) -> str:
         """Draw the memory; see `Head.draw`."""
         grid, dims = self.grid, len(self.offset)
-        total = self._draw_projections(draw, taps)  # (N, D + 1, g, g), the last channel is 1
+        # A last channel of ones: |b|^2 rides in the matrix product against it, one pass over K less.
+        padded = [TapProjection(one.tap, np.pad(one.matrix, ((0, 1), (0, 0)))) for one in self.projections]
+        offset = np.append(self.offset, np.float32(1))
+        total = draw_projected(draw, taps, padded, offset, grid)  # (N, D + 1, g, g)
         flat = draw.add("Reshape", total, draw.constant(np.array([0, dims + 1, grid * grid]), "shape"))
         patches = draw.add("Transpose", flat, perm=[0, 2, 1])
-        # |b|^2 rides in the matrix product, against the constant 1: one pass over K less.
         keys = np.vstack([-2 * self.bank.T, np.square(self.bank).sum(axis=1)])  # (D + 1, K)
         products = draw.add("MatMul", patches, draw.constant(keys.astype(np.float32), "bank"))
         nearest = draw.add("ReduceMin", products, axes=[2], keepdims=0)
@@ -109,35 +114,11 @@ class MemoryHead:
         square = draw.constant(np.array([0, grid, grid]), "shape")
         return draw.add("Reshape", draw.add("Sqrt", soft), square)
 
-    def _draw_projections(self, draw: GraphBuilder, taps: Mapping[str, str]) -> str:
-        """Draw the projected sum of all taps on the spec's grid, with a last channel of ones."""
-        total = ""
-        for one in self.projections:
-            kernel = np.vstack([one.matrix, np.zeros((1, one.tap.channels), np.float32)])
-            bias = np.zeros(len(kernel), np.float32) if total else np.append(self.offset, np.float32(1))
-            tensor, tap_grid = taps[one.tap.name], one.tap.grid
-            if tap_grid > self.grid:  # fewer cells to project; small ones are projected, then resized
-                tensor, tap_grid = draw_resized(draw, tensor, tap_grid, self.grid), self.grid
-            part = draw.add(
-                "Conv",
-                tensor,
-                draw.constant(kernel[:, :, None, None], "projection"),
-                draw.constant(bias, "offset"),
-            )
-            # 1 x 1 convolutions and interpolation commute.
-            part = draw_resized(draw, part, tap_grid, self.grid)
-            total = draw.add("Add", total, part) if total else part
-        return total
-
 
 class MemoryFamily:
-    """Fits the memories M8 (strides 4, 8 and 16 together) and M16."""
+    """Fits a memory of all taps together and one of the coarsest alone."""
 
     name = "memory"
-
-    def __init__(self, specs: Sequence[MemorySpec] = (M8, M16)) -> None:
-        """Fit these memories."""
-        self._specs = tuple(specs)
 
     @property
     def is_slow(self) -> bool:
@@ -152,28 +133,34 @@ class MemoryFamily:
         """Draw a seeded sample of patches in one pass, then fit each memory; see `Family.fit`."""
         rng = np.random.default_rng(seed)
         extractor, count = data.extractor, len(data.normals)
+        specs = specs_of(extractor)
         quotas = _quotas(count, budget.sample_patches, rng)
-        samples: dict[str, list[NDArray[np.float32]]] = {spec.name: [] for spec in self._specs}
-        owners: dict[str, list[NDArray[np.int32]]] = {spec.name: [] for spec in self._specs}
+        samples: dict[str, list[NDArray[np.float32]]] = {spec.name: [] for spec in specs}
+        owners: dict[str, list[NDArray[np.int32]]] = {spec.name: [] for spec in specs}
         for start, features in extractor.stream(data.normals):
-            for spec in self._specs:
-                for offset, patches in enumerate(_descriptors(features, spec, self._grid(spec, extractor))):
+            for spec in specs:
+                for offset, patches in enumerate(concatenated(features, spec.taps, spec.grid)):
                     quota = min(int(quotas[start + offset]), len(patches))
                     samples[spec.name].append(patches[rng.choice(len(patches), quota, replace=False)])
                     owners[spec.name].append(np.full(quota, data.groups[start + offset], np.int32))
             progress(0.5 * start / count)
         heads = []
-        for done, spec in enumerate(self._specs, start=1):
+        for done, spec in enumerate(specs, start=1):
             taps = [extractor.taps[name] for name in spec.taps]
             sample, owned = np.concatenate(samples[spec.name]), np.concatenate(owners[spec.name])
-            grid = self._grid(spec, extractor)
-            heads.append(_fit_head(spec, grid, taps, sample, owned, budget.bank_patches, rng))
-            progress(0.5 + 0.5 * done / len(self._specs))
+            heads.append(_fit_head(spec, taps, sample, owned, budget.bank_patches, rng))
+            progress(0.5 + 0.5 * done / len(specs))
         return Candidate(self.name, tuple(heads))
 
-    @staticmethod
-    def _grid(spec: MemorySpec, extractor: FeatureExtractor) -> int:
-        return extractor.input_px // spec.stride_px
+
+def specs_of(extractor: FeatureExtractor) -> tuple[MemorySpec, ...]:
+    """Return what to look at on a backbone: all taps at the stride of scores, and the coarsest alone."""
+    taps = usable_taps(extractor)
+    grid = min(taps[0].grid, extractor.input_px // SCORE_STRIDE_PX)
+    together = MemorySpec("m8", tuple(tap.name for tap in taps), grid, _MOST_DIMS_TOGETHER)
+    if len(taps) == 1:
+        return (together,)
+    return (together, MemorySpec("m16", (taps[-1].name,), taps[-1].grid, _MOST_DIMS_ALONE))
 
 
 def greedy_k_centre(patches: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -200,7 +187,6 @@ def greedy_k_centre(patches: NDArray[np.float32], count: int, rng: np.random.Gen
 
 def _fit_head(
     spec: MemorySpec,
-    grid: int,
     taps: Sequence[Tap],
     sample: NDArray[np.float32],
     owners: NDArray[np.int32],
@@ -210,16 +196,12 @@ def _fit_head(
     """Fit projection and bank to a sample of (P, C) patches of (P,) owners."""
     mean = sample.mean(axis=0)
     centred = sample - mean
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    projection = np.ascontiguousarray(vectors[:, ::-1][:, : spec.dims].T)  # (D, C), leading first
+    projection = leading_directions(centred, spec.dims)
     patches = centred @ projection.T
     kept = greedy_k_centre(patches, bank_patches, rng)
-    ends = np.cumsum([tap.channels for tap in taps])
-    parts = np.split(projection, ends[:-1], axis=1)
     return MemoryHead(
         spec=spec,
-        grid=grid,
-        projections=tuple(TapProjection(tap, part) for tap, part in zip(taps, parts, strict=True)),
+        projections=split_by_tap(projection, taps),
         offset=-projection @ mean,
         bank=patches[kept],
         owners=owners[kept],
@@ -242,10 +224,3 @@ def _quotas(photos: int, total: int, rng: np.random.Generator) -> NDArray[np.int
     quotas = np.full(photos, total // photos)
     quotas[rng.choice(photos, total % photos, replace=False)] += 1
     return quotas
-
-
-def _descriptors(features: Features, spec: MemorySpec, grid: int) -> NDArray[np.float32]:
-    """Return (N, cells, C): the taps averaged or interpolated to the grid and concatenated."""
-    stacked = np.concatenate([resized(features[tap], grid) for tap in spec.taps], axis=1)  # (N, C, g, g)
-    count, channels = stacked.shape[:2]
-    return np.ascontiguousarray(stacked.reshape(count, channels, -1).transpose(0, 2, 1))

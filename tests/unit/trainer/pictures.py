@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from services.domain.label import Verdict
-from services.trainer.dataset import LabelledImage
+from services.trainer.dataset import Dataset, LabelledImage
+from services.trainer.families.protocol import FitData
+from services.trainer.features import FeatureExtractor
 
 
 def picture(seed: int, *, is_bad: bool = False) -> bytes:
@@ -35,3 +37,9 @@ def pictures(count: int, *, first_seed: int = 0, is_bad: bool = False) -> list[L
     label = Verdict.ANOMALY if is_bad else Verdict.NORMAL
     seeds = range(first_seed, first_seed + count)
     return [LabelledImage(picture(one, is_bad=is_bad), f"{label}-{one}.png", label) for one in seeds]
+
+
+def fit_data(count: int, extractor: FeatureExtractor, *, bad: int = 0) -> FitData:
+    """Return what families learn from: good pictures, each a group of its own, and bad ones."""
+    normals, anomalies = Dataset(pictures(count)), Dataset(pictures(bad, is_bad=True))
+    return FitData(normals, np.arange(count, dtype=np.int32), anomalies, extractor)

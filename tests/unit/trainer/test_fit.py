@@ -11,18 +11,19 @@ import pytest
 
 from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
 from services.domain.model_version import FitOptions
-from services.trainer.calibration import calibrate
-from services.trainer.dataset import Dataset, LabelledImage
-from services.trainer.families.memory import MemoryFamily
-from services.trainer.families.protocol import Budget, FitData
+from services.trainer.choice import choose, families_for
+from services.trainer.dataset import LabelledImage
+from services.trainer.evidence import gather
+from services.trainer.families import all_families
+from services.trainer.families.protocol import Budget
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import FittedModel, Recipe, fit_model
-from services.trainer.graph import fuse
+from services.trainer.proof import expected_outputs
 from services.vision.decode import decode
 from services.vision.golden import read_golden
 from services.vision.runtime import GraphSession, OnnxModel, verify_folder
 from services.vision.scoring import judge
-from tests.unit.trainer.pictures import picture, pictures
+from tests.unit.trainer.pictures import fit_data, picture, pictures
 
 FRESH_SEED = 1000
 
@@ -32,7 +33,7 @@ def test_folder_is_complete_and_verified(fitted: FittedModel) -> None:
     assert manifest == fitted.manifest
     on_disk = {str(one.relative_to(fitted.folder)) for one in fitted.folder.rglob("*") if one.is_file()}
     assert on_disk == {*manifest.files, "manifest.json"}
-    assert (manifest.train_images, manifest.family) == (24, "memory")
+    assert (manifest.train_images, manifest.family) == (24, "memory+aligned")
     assert manifest.metrics["file_bytes"] == (fitted.folder / "model.onnx").stat().st_size <= 20e6
     assert list(fitted.folder.parent.iterdir()) == [fitted.folder]  # no temporary folder left
 
@@ -54,19 +55,23 @@ def test_scratches_stand_out(fitted: FittedModel) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_graph_agrees_with_the_trainer(extractor: FeatureExtractor, recipe: Recipe, batch: int) -> None:
-    dataset = Dataset(pictures(21))
-    groups = dataset.groups()
-    data = FitData(dataset, groups, Dataset([]), extractor)
-    heads = MemoryFamily().fit(data, Budget(200, 3000), 0, lambda _done: None).heads
-    calibrated = calibrate(heads, dataset, extractor, groups, 0.02, lambda _done: None)
-    session = GraphSession(fuse(extractor, heads, calibrated.scorer))
+@pytest.mark.parametrize("families", [(), ("memory",), ("aligned",)])
+def test_graph_agrees_with_the_trainer(
+    extractor: FeatureExtractor, batch: int, families: tuple[str, ...]
+) -> None:
+    data = fit_data(21, extractor)
+    options = FitOptions(families=families)
+    chosen, _ = families_for(options, data, all_families())
+    candidates = [one.fit(data, Budget(200, 3000), 0, lambda _done: None) for one in chosen]
+    heads = [head for one in candidates for head in one.heads]
+    evidence = gather(heads, data, 0, lambda _done: None)
+    choice = choose(candidates, evidence, extractor, options, threads=1)
     pixels = np.stack([decode(picture(FRESH_SEED + one, is_bad=one % 2 == 0)).pixels for one in range(batch)])
-    features = extractor.extract(pixels)
-    distances = [head.distances(features) for head in heads]
-    found = session.infer(pixels)
-    np.testing.assert_allclose(found.scores, calibrated.scorer.scores(distances), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.maps, calibrated.scorer.maps(distances), rtol=1e-4, atol=1e-3)
+    expected = expected_outputs(choice, extractor, pixels).by_name
+    found = GraphSession(choice.graph).infer(pixels).by_name
+    assert found.keys() == expected.keys() == {"score", "map", "embedding"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
@@ -129,7 +134,8 @@ def test_damaged_photos_are_skipped_and_named(recipe: Recipe, tmp_path: Path) ->
     assert "junk.jpg" in card
     assert "&lt;p&gt;" in card
     assert "http" not in card.replace("http://www.w3.org", "")
-    assert list(dict.fromkeys(stage for stage, _ in told)) == ["read", "learn", "calibrate", "write"]
+    stages = ["read", "learn", "choose", "calibrate", "write"]
+    assert list(dict.fromkeys(stage for stage, _ in told)) == stages
     assert all(0 <= done <= 1 for _, done in told)
 
 
@@ -181,7 +187,7 @@ def test_a_changed_folder_is_refused(fitted: FittedModel, tmp_path: Path, name: 
 def test_graph_has_one_input_and_free_batches(fitted: FittedModel) -> None:
     graph = onnx.load(fitted.folder / "model.onnx").graph
     assert [one.name for one in graph.input] == ["pixels"]
-    assert [one.name for one in graph.output] == ["score", "map"]
+    assert [one.name for one in graph.output] == ["score", "map", "embedding"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     sha256 = hashlib.sha256((fitted.folder / "model.onnx").read_bytes()).hexdigest()
     assert fitted.manifest.files["model.onnx"] == sha256
