@@ -1,51 +1,56 @@
 """The memories inside a finished graph, and how they are changed without a fit (arrow 6).
 
-A false alarm's patches join the bank of normal ones, in place of the most redundant, so its size and the
-latency stay. A missed defect's patches become examples of defects, each with a radius that no normal
-patch comes near: a photo with a patch inside it is found. Works on the graph alone.
+A false alarm's patches join the banks of normal ones, in place of the most redundant, so that size and
+latency stay; where they are met again at the same place, the other heads are held at what is usual, too.
+A missed defect's patches become examples of defects, each with a radius that no normal patch comes near: a
+photo with a patch inside of it is found. Works on the graph alone; `reviewed_drawing` draws what it needs.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from services.domain.model_version import Calibration
-from services.vision.outputs import MAP, SCORE, GraphOutputs
+from services.trainer.reviewed_drawing import (
+    ACCEPTED_CELLS,
+    ACCEPTED_RADIUS,
+    ACCEPTED_START,
+    DEFECT_SCALES,
+    DEFECTS,
+    Bank,
+    banks_of,
+    constant,
+    draw_reviews,
+    find_constant,
+    set_constant,
+    tell,
+    told,
+)
+from services.vision.outputs import GraphOutputs
 from services.vision.runtime import open_session
 
-# What `services.trainer.families.memory` calls its banks: (D + 1, K) float32, -2 b above |b|^2.
-_BANK = "bank_"
-_DEFECTS, _SCALES = "reviewed_defects", "reviewed_scales"
-# Most of a bank that is exchanged at once; more is another memory, which wants another threshold.
-_MAX_EXCHANGED_RATIO = 0.25
+# Most of a bank that reviewers' patches make up; more is another memory, which wants another threshold.
+_MAX_ACCEPTED_RATIO = 0.25
+# How near to an accepted patch another one counts as the same, in distances between neighbours of the bank:
+# the farthest cells of fresh normal photos lie that far from a bank.
+_ACCEPTED_SPACINGS = 1.25
 # Examples of defects kept in all; the search among them is then less than a tenth of that in the bank.
 _MAX_DEFECTS = 64
 # Half the way to the nearest normal patch: whatever lies inside is nearer to the defect than to any normal.
 _RADIUS_RATIO = 0.5
 _BATCH_IMAGES = 8
+# In the model's notes: how many patches at the end of each bank reviewers accepted.
+_COUNTS = "reviewed_accepted_counts"
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Bank:
-    """One memory in a graph.
-
-    Attributes:
-        name: of its constant.
-        tensor: what is compared with it: (N, cells, D + 1), the last number of each cell is 1.
-    """
-
-    name: str
-    tensor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,21 @@ class Seen:
 
     outputs: GraphOutputs
     patches: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What reviewers accepted.
+
+    Attributes:
+        counts: patches at the end of each bank, by its name.
+        cells: (grid * grid,) where the other heads are held as well.
+        radius: how near a patch of the finest bank has to be.
+    """
+
+    counts: Mapping[str, int]
+    cells: NDArray[np.bool_]
+    radius: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +104,7 @@ class MemoryGraph:
         banks: its memories, the finest (most cells) first.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 2) -> None:
+    def __init__(self, model: onnx.ModelProto, calibration: Calibration, threads: int = 2) -> None:
         """Read a model and leave it as it is.
 
         Raises:
@@ -92,8 +112,8 @@ class MemoryGraph:
         """
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
-        self._threads = threads
-        found = _banks_of(self._model)
+        self._calibration, self._threads = calibration, threads
+        found = banks_of(self._model)
         if not found:
             raise ValueError("the graph has no memory")
         side = self._model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
@@ -114,46 +134,80 @@ class MemoryGraph:
 
     def normals(self, bank: Bank) -> Floats:
         """Return the (K, D) patches of a bank."""
-        return np.ascontiguousarray(_constant(self._model, bank.name)[:-1].T / -2)
+        return np.ascontiguousarray(constant(self._model, bank.name)[:-1].T / -2)
 
     def set_normals(self, bank: Bank, patches: Floats) -> None:
         """Exchange the patches of a bank; there are as many as before, so the graph costs the same."""
-        keys = np.vstack([-2 * patches.T, np.square(patches).sum(axis=1)]).astype(np.float32)
-        _set_constant(self._model, bank.name, keys)
+        keys = np.vstack([-2 * patches.T, np.square(patches).sum(axis=1)])
+        set_constant(self._model, bank.name, keys)
+
+    @property
+    def accepted(self) -> Accepted:
+        """What reviewers accepted so far."""
+        if not self._is_drawn:
+            return Accepted({}, np.zeros(self.grid**2, bool), 0)
+        counts = json.loads(told(self._model, _COUNTS) or "{}")
+        cells = constant(self._model, ACCEPTED_CELLS)[0] > 0
+        return Accepted(counts, cells, float(constant(self._model, ACCEPTED_RADIUS)) ** 0.5)
+
+    def accept(self, photos: Seen, cells: NDArray[np.bool_]) -> None:
+        """Let the banks know the patches of false alarms, which hold other heads at (grid * grid,) cells."""
+        known, counts = self.accepted, {}
+        for bank, patches in zip(self.banks, photos.patches, strict=True):
+            before, flat = self.normals(bank), patches.reshape(-1, patches.shape[2])
+            after, counts[bank.name] = exchanged(before, flat, known.counts.get(bank.name, 0))
+            self.set_normals(bank, after)
+        radius = _ACCEPTED_SPACINGS * spacing_of(self.normals(self.banks[0]))
+        self._set_accepted(Accepted(counts, known.cells | cells, radius))
+
+    def _set_accepted(self, accepted: Accepted) -> None:
+        self._draw()
+        size = constant(self._model, self.banks[0].name).shape[1]
+        count = accepted.counts.get(self.banks[0].name, 0)
+        # A minimum needs something: where nothing was accepted no cell is open to the last patch.
+        set_constant(self._model, ACCEPTED_START, np.array([min(size - count, size - 1)]))
+        set_constant(self._model, ACCEPTED_CELLS, (accepted.cells & (count > 0))[None])
+        set_constant(self._model, ACCEPTED_RADIUS, np.array(max(accepted.radius**2, 1e-6)))
+        tell(self._model, _COUNTS, json.dumps(dict(accepted.counts)))
 
     @property
     def defects(self) -> Defects:
         """The examples of defects in the graph."""
-        if _find(self._model, _DEFECTS) is None:
-            dims = len(_constant(self._model, self.banks[0].name)) - 1
+        if not self._is_drawn:
+            dims = len(constant(self._model, self.banks[0].name)) - 1
             return Defects(np.zeros((0, dims), np.float32), np.zeros(0, np.float32))
-        keys, scales = _constant(self._model, _DEFECTS)[:-1], _constant(self._model, _SCALES)[0]
+        keys, scales = constant(self._model, DEFECTS)[:-1], constant(self._model, DEFECT_SCALES)[0]
         is_one = scales > 0
         patches = (keys[:, is_one] / scales[is_one] / -2).T
         return Defects(np.ascontiguousarray(patches), np.sqrt(1 / scales[is_one]))
 
-    def set_defects(self, defects: Defects, calibration: Calibration) -> None:
-        """Exchange the examples; the first time, what looks for them is drawn into the graph."""
-        if _find(self._model, _DEFECTS) is None:
-            if not len(defects.patches):
-                return
-            _draw_search(self._model, self.banks[0], self._grid, calibration)
-        dims = len(_constant(self._model, self.banks[0].name)) - 1
+    def set_defects(self, defects: Defects) -> None:
+        """Exchange the examples of defects."""
+        self._draw()
+        dims = len(constant(self._model, self.banks[0].name)) - 1
         # One that has no place and no size stands for none, since a minimum needs something.
         scales = np.append(1 / np.square(defects.radii), 0).astype(np.float32)[None]
         patches = np.vstack([defects.patches, np.zeros((1, dims), np.float32)])
         # |x|^2 s + x . (-2 a s) + (|a|^2 - r^2) s < 0 inside, with s = 1 / r^2.
         inside = np.square(patches).sum(axis=1) - np.append(np.square(defects.radii), 0)
-        keys = np.vstack([-2 * patches.T, inside]) * scales
-        _set_constant(self._model, _DEFECTS, keys.astype(np.float32))
-        _set_constant(self._model, _SCALES, scales)
+        set_constant(self._model, DEFECTS, np.vstack([-2 * patches.T, inside]) * scales)
+        set_constant(self._model, DEFECT_SCALES, scales)
 
-    def copy_memory_to(self, other: MemoryGraph, calibration: Calibration) -> None:
+    @property
+    def _is_drawn(self) -> bool:
+        return find_constant(self._model, DEFECTS) is not None
+
+    def _draw(self) -> None:
+        if not self._is_drawn:
+            draw_reviews(self._model, self.banks, self.grid, self._calibration)
+
+    def copy_memory_to(self, other: MemoryGraph) -> None:
         """Give another precision of the same graph this one's memories."""
         for bank in self.banks:
             other.set_normals(bank, self.normals(bank))
-        if _find(self._model, _DEFECTS) is not None:
-            other.set_defects(self.defects, calibration)
+        if self._is_drawn:
+            other.set_defects(self.defects)
+            other._set_accepted(self.accepted)
 
     def serialised(self) -> bytes:
         """Return the checked model."""
@@ -161,22 +215,29 @@ class MemoryGraph:
         return bytes(self._model.SerializeToString())
 
 
-def exchanged(bank: Floats, patches: Floats) -> Floats:
-    """Return a bank of the same size that knows (P, D) patches: those farthest from it, one after the other.
+def exchanged(bank: Floats, patches: Floats, accepted: int) -> tuple[Floats, int]:
+    """Return a bank of the same size that knows (P, D) patches, and how many at its end reviewers accepted.
 
-    It stops where the next one is as near as patches of the bank are to each other, or where a quarter of
-    the bank is exchanged. In turn the most redundant go: of the nearest two the one with less room.
+    Those farthest from it join, one after the other, until the next one is as near as patches of the bank
+    are to each other, or a quarter of the bank is accepted. In turn the most redundant of the others go: of
+    the nearest two the one with less room.
+
+    Args:
+        bank: (K, D), of which the last `accepted` stay.
+        patches: of false alarms.
+        accepted: how many were accepted before.
     """
-    apart = squared_distances(bank, bank)
+    fitted = bank[: len(bank) - accepted]
+    apart = squared_distances(fitted, fitted)
     np.fill_diagonal(apart, np.inf)
     spacing = float(np.median(apart.min(axis=1)))
     nearest = squared_distances(patches, bank).min(axis=1)
     added: list[int] = []
-    while len(added) < _MAX_EXCHANGED_RATIO * len(bank) and nearest.max() > spacing:
+    while accepted + len(added) < _MAX_ACCEPTED_RATIO * len(bank) and nearest.max() > spacing:
         farthest = int(nearest.argmax())
         added.append(farthest)
         np.minimum(nearest, squared_distances(patches, patches[farthest : farthest + 1])[:, 0], out=nearest)
-    kept = np.ones(len(bank), bool)
+    kept = np.ones(len(fitted), bool)
     for _ in added:
         first = int(apart.min(axis=1).argmin())
         second = int(apart[first].argmin())
@@ -184,7 +245,14 @@ def exchanged(bank: Floats, patches: Floats) -> Floats:
         gone = first if rooms[0] <= rooms[1] else second
         kept[gone] = False
         apart[gone], apart[:, gone] = np.inf, np.inf
-    return np.concatenate([bank[kept], patches[added]])
+    return np.concatenate([fitted[kept], bank[len(fitted) :], patches[added]]), accepted + len(added)
+
+
+def spacing_of(bank: Floats) -> float:
+    """Return how far the (K, D) patches of a bank are from their nearest neighbours, as a rule."""
+    apart = squared_distances(bank, bank)
+    np.fill_diagonal(apart, np.inf)
+    return float(np.sqrt(np.median(apart.min(axis=1))))
 
 
 def defects_of(patches: Floats, bank: Floats, normal_photos: Sequence[Floats], most: int) -> Defects:
@@ -224,18 +292,6 @@ def squared_distances(left: Floats, right: Floats) -> Floats:
     return np.asarray(np.maximum(squares - 2 * (left @ right.T), 0), np.float32)
 
 
-def _banks_of(model: onnx.ModelProto) -> list[Bank]:
-    """Return the memories whose constants are what this module takes them for."""
-    banks = []
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1].startswith(_BANK):
-            keys = _constant(model, node.input[1])
-            squares = np.square(keys[:-1] / 2).sum(axis=0)
-            if np.allclose(keys[-1], squares, rtol=1e-3, atol=1e-3):
-                banks.append(Bank(node.input[1], node.input[0]))
-    return banks
-
-
 def _run(
     model: onnx.ModelProto, banks: Sequence[Bank], pixels: NDArray[np.uint8], threads: int
 ) -> tuple[GraphOutputs, tuple[Floats, ...]]:
@@ -258,76 +314,3 @@ def _run(
         GraphOutputs.of(dict(zip(wanted, values, strict=False))),
         tuple(np.ascontiguousarray(patches[bank.tensor][:, :, :-1]) for bank in banks),
     )
-
-
-def _draw_search(model: onnx.ModelProto, bank: Bank, grid: int, calibration: Calibration) -> None:
-    """Draw what lifts score and map where a patch lies inside of an example of a defect.
-
-    A photo at an example gets a score that is found for certain, one at the rim its own; between them it is
-    continuous, so that other roundings do not flip a verdict.
-    """
-    graph = model.graph
-    by_heads = {name: f"{name}_of_heads" for name in (SCORE, MAP)}
-    for node in graph.node:
-        node.input[:] = [by_heads.get(name, name) for name in node.input]
-        node.output[:] = [by_heads.get(name, name) for name in node.output]
-    side = next(one for one in graph.output if one.name == MAP).type.tensor_type.shape.dim[1].dim_value
-    dims = len(_constant(model, bank.name)) - 1
-    band = max(calibration.uncertain_high - calibration.threshold, 1e-3)
-    constants = {
-        _DEFECTS: np.zeros((dims + 1, 1)), _SCALES: np.zeros((1, 1)),
-        "reviewed_one": np.array(1), "reviewed_twice": np.array(-2),
-        "reviewed_least": np.array(0), "reviewed_most": np.array(1),
-        # Beyond the band of uncertainty, and clear of the level at which regions are cut.
-        "reviewed_score": np.array(calibration.threshold + 2 * band),
-        "reviewed_map": np.array(calibration.map_threshold + max(1.0, abs(calibration.map_threshold))),
-        "reviewed_zoom": np.array([1, 1, side / grid, side / grid]),
-    }  # fmt: skip
-    graph.initializer.extend(
-        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
-    )
-    shapes = {"reviewed_plane": [0, 1, grid, grid], "reviewed_flat": [0, side, side]}
-    graph.initializer.extend(
-        numpy_helper.from_array(np.array(value, np.int64), name) for name, value in shapes.items()
-    )
-    add = _adder(graph)
-    squares = add("Sub", add("ReduceSumSquare", bank.tensor, axes=[2], keepdims=1), "reviewed_one")
-    rim = add("Add", add("Mul", squares, _SCALES), add("MatMul", bank.tensor, _DEFECTS))
-    nearest = add("ReduceMin", rim, axes=[2], keepdims=0)  # (N, cells), -1 at an example, 0 at its rim
-    near = add("Clip", add("Mul", nearest, "reviewed_twice"), "reviewed_least", "reviewed_most")
-    of_photo = add("ReduceMax", near, axes=[1], keepdims=0)
-    missing = add("Relu", add("Sub", "reviewed_score", by_heads[SCORE]))
-    add("Add", by_heads[SCORE], add("Mul", of_photo, missing), name=SCORE)
-    plane = add("Reshape", near, "reviewed_plane")
-    zoomed = add("Resize", plane, "", "reviewed_zoom", mode="linear",
-                 coordinate_transformation_mode="half_pixel")  # fmt: skip
-    of_cell = add("Reshape", zoomed, "reviewed_flat")
-    missing = add("Relu", add("Sub", "reviewed_map", by_heads[MAP]))
-    add("Add", by_heads[MAP], add("Mul", of_cell, missing), name=MAP)
-
-
-def _adder(graph: onnx.GraphProto) -> Callable[..., str]:
-    """Return a function that appends a node and returns its output's name."""
-
-    def add(op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        output = name or f"reviewed_{op.lower()}_{len(graph.node)}"
-        graph.node.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
-        return output
-
-    return add
-
-
-def _find(model: onnx.ModelProto, name: str) -> onnx.TensorProto | None:
-    return next((one for one in model.graph.initializer if one.name == name), None)
-
-
-def _constant(model: onnx.ModelProto, name: str) -> Floats:
-    found = _find(model, name)
-    assert found is not None, f"{name} is a constant of the graph"
-    return np.asarray(numpy_helper.to_array(found), np.float32)
-
-
-def _set_constant(model: onnx.ModelProto, name: str, value: Floats) -> None:
-    found = _find(model, name)
-    assert found is not None, f"{name} is a constant of the graph"
-    found.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))

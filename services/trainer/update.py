@@ -26,13 +26,13 @@ from services.adapters.clock import Clock
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore
 from services.domain.errors import Rejected
 from services.domain.label import Origin, Verdict
-from services.domain.model_version import Manifest, TrainingRequest, Variant
+from services.domain.model_version import Calibration, Manifest, TrainingRequest, Variant
 from services.domain.promotion import PROMISE_CHANCE, upper_binomial_tail
 from services.trainer.dataset_versions import document_of, snapshot_of
 from services.trainer.datasets import DatasetEntry, Datasets
 from services.trainer.model_folder import CARD_FILE, write_folder
 from services.trainer.registry import Registry, new_version
-from services.trainer.reviewed_memory import MemoryGraph, defects_of, exchanged, joined
+from services.trainer.reviewed_memory import MemoryGraph, defects_of, joined
 from services.vision.decode import decode
 from services.vision.golden import Golden, read_golden, variant_golden_file
 from services.vision.masks import marked_pixels, on_grid, size_of
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 _MAX_NORMALS = 64
 # Corrections of one update; more say that the model is wrong, not a few of its verdicts.
 _MAX_CORRECTED = 32
+# Of the level at which regions are cut: what lies below is no part of an alarm.
+_ALARM_RATIO = 0.5
 # Examples that one missed photo gives: a defect is some neighbouring cells, and one is enough to find it.
 _DEFECTS_A_PHOTO = 8
 _GOLDEN_PARENT, _GOLDEN_CORRECTED = 8, 4
@@ -150,7 +152,7 @@ class _Work:
         self._calibration = parent.manifest.calibration
         model = onnx.load(parent.folder / fp32_of(parent.manifest).file)
         try:
-            self.memory = MemoryGraph(model, _THREADS)
+            self.memory = MemoryGraph(model, self._calibration, _THREADS)
         except ValueError as error:
             message = (
                 f"Version {parent.manifest.version} ({parent.manifest.family}) has no memory that could be "
@@ -183,13 +185,12 @@ class _Work:
         if not photos:
             return
         seen = self.memory.look(_stacked(photos))
-        for bank, patches in zip(self.memory.banks, seen.patches, strict=True):
-            flat = patches.reshape(-1, patches.shape[2])
-            self.memory.set_normals(bank, exchanged(self.memory.normals(bank), flat))
+        alarms = [_alarming(one, self._calibration, self.memory.grid) for one in seen.outputs.maps]
+        self.memory.accept(seen, np.any(alarms, axis=0))
         known = self.memory.defects
         if len(known.radii):  # an example that rejects a good part is none
             finest = seen.patches[0].reshape(-1, seen.patches[0].shape[2])
-            self.memory.set_defects(known.chosen(~known.hits(finest)), self._calibration)
+            self.memory.set_defects(known.chosen(~known.hits(finest)))
 
     def remember(self, photos: Sequence[tuple[_Photo, NDArray[np.bool_] | None]]) -> None:
         """Give the memory examples of missed defects."""
@@ -207,7 +208,7 @@ class _Work:
             cells = _likeliest(anomaly_map, self.memory.grid) if marked is None else marked
             found = defects_of(patches[cells], bank, normal_patches, _DEFECTS_A_PHOTO)
             defects = joined(defects, found)
-        self.memory.set_defects(defects, self._calibration)
+        self.memory.set_defects(defects)
 
     def check(self, wrong: Sequence[_Photo]) -> list[_Photo]:
         """Return the photos that are still judged wrong.
@@ -268,10 +269,12 @@ class _Work:
             if variant.file == kept[0].file:
                 continue
             try:
-                graph = MemoryGraph(onnx.load(self._parent.folder / variant.file), _THREADS)
+                graph = MemoryGraph(
+                    onnx.load(self._parent.folder / variant.file), self._calibration, _THREADS
+                )
             except ValueError:
                 continue
-            self.memory.copy_memory_to(graph, self._calibration)
+            self.memory.copy_memory_to(graph)
             serialised = graph.serialised()
             session = GraphSession(serialised, threads=_THREADS)
             equal = np.mean(np.equal(wanted, self._verdicts(photos, session)))
@@ -357,11 +360,24 @@ def _card_with_note(card: str, manifest: Manifest) -> str:
     return card[:at] + told + card[at:]
 
 
+def _alarming(anomaly_map: NDArray[np.float32], calibration: Calibration, grid: int) -> NDArray[np.bool_]:
+    """Return (grid * grid,): the cells of a false alarm that stand out, and those beside them."""
+    stands_out = _on_cells(anomaly_map, grid) >= _ALARM_RATIO * calibration.map_threshold
+    wide = np.pad(stands_out, 1)
+    shifted = [wide[down : down + grid, right : right + grid] for down in range(3) for right in range(3)]
+    return np.asarray(np.any(shifted, axis=0).ravel(), np.bool_)
+
+
 def _likeliest(anomaly_map: NDArray[np.float32], grid: int) -> NDArray[np.bool_]:
     """Return (grid * grid,): the cells where an unmarked defect most likely is, those highest in the map."""
-    block = anomaly_map.shape[0] // grid
-    cells = anomaly_map.reshape(grid, block, grid, block).max(axis=(1, 3)).ravel()
+    cells = _on_cells(anomaly_map, grid).ravel()
     return np.asarray(cells >= np.sort(cells)[-_DEFECTS_A_PHOTO], np.bool_)
+
+
+def _on_cells(anomaly_map: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
+    """Return (grid, grid): the highest value of a finer map in each cell."""
+    block = anomaly_map.shape[0] // grid
+    return np.asarray(anomaly_map.reshape(grid, block, grid, block).max(axis=(1, 3)), np.float32)
 
 
 def _stacked(photos: Sequence[_Photo]) -> NDArray[np.uint8]:
