@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +15,6 @@ from services.cli.layout import Column, Room, open_console, print_list
 from services.domain.errors import BadRequest
 
 if TYPE_CHECKING:
-    from services.trainer.bench.promise import Kept
     from services.trainer.bench.run import Step
     from services.trainer.bench.table import Row
 
@@ -46,8 +43,12 @@ def bench(
         float, typer.Option(help="Share of good parts that may be rejected (0.001-0.5).")
     ] = 0.02,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Figures as JSON, written as they come; gone on with.")
-    ] = Path("reports/bench.json"),
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Figures as JSON, written as they come, gone on with; else in reports/.",
+        ),
+    ] = None,
     is_fresh: Annotated[bool, typer.Option("--fresh", help="Do again what FILE holds already.")] = False,
     is_promise: Annotated[
         bool, typer.Option("--promise", help="Instead: false rejects of fresh parts of the synthetic line.")
@@ -61,6 +62,9 @@ def bench(
     Example: `loupe bench --sets cookies,screws --families auto --seeds 0-2`
     """
     wanted = numbers(seeds)
+    out = out or Path("reports", "promise.json" if is_promise else "bench.json")
+    if is_fresh:
+        out.unlink(missing_ok=True)
     if is_promise:
         _promise(wanted, out)
         return
@@ -80,8 +84,6 @@ def bench(
         seeds=wanted,
         max_false_reject_ratio=max_false_reject,
     )
-    if is_fresh:
-        out.unlink(missing_ok=True)
     document = run(plan, folder, out, command=_command(), tell=_tell)
     _show(document["trials"])
     _tell_files(out, markdown(document))
@@ -174,35 +176,26 @@ def _tell_files(out: Path, text: str) -> None:
 
 
 def _promise(seeds: tuple[int, ...], out: Path) -> None:
-    """Measure the promise on one synthetic line per seed."""
-    from services.trainer.bench.machine import this_machine
-    from services.trainer.bench.promise_table import COLUMNS, markdown, rows_of
-
-    kept: list[Kept] = []
-    for one in _kept(seeds):
-        kept.append(one)
-        progress.print(
-            f"{one.line}, {one.fit_photos} photos, {one.promise:.1%} promised: "
-            f"{one.false_reject_ratio:.2%} of {one.fresh} rejected, recall {one.recall_ratio:.1%}"
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "command": _command(),
-            "machine": this_machine().to_json(),
-            "promises": [each.to_json() for each in kept],
-        }
-        out.write_text(json.dumps(document, indent=1) + "\n")
-    rows = rows_of(kept)
-    columns = [Column(name, is_right=at > 0) for at, (name, _) in enumerate(COLUMNS)]
-    print_list(console, columns, [[cell(row) for _, cell in COLUMNS] for row in rows])
-    _tell_files(out, markdown(rows, command=_command()))
-
-
-def _kept(seeds: tuple[int, ...]) -> Iterator[Kept]:
+    """Measure the promise on one synthetic line per seed, go on with what `out` holds, and print it."""
     from services.ingest.synthetic import SyntheticLine
     from services.trainer.bench.promise import PromisePlan, measure
+    from services.trainer.bench.promise_table import COLUMNS, document_of, markdown, read, rows_of
+    from services.trainer.bench.run import write_whole
 
+    kept = list(read(out))
+    known = {one.key for one in kept}
     for seed in seeds:
         good = SyntheticLine(seed, _LINE_PX, anomaly_share=0.0)
         bad = SyntheticLine(seed, _LINE_PX, anomaly_share=1.0)
-        yield from measure(f"{good.kind.name} {seed}", seed, good.jpeg, bad.jpeg, PromisePlan())
+        name = f"{good.kind.name} {seed}"
+        for one in measure(name, seed, good.jpeg, bad.jpeg, PromisePlan(), known=known):
+            kept.append(one)
+            progress.print(
+                f"{one.line}, {one.fit_photos} photos, {one.promise:.1%} promised: "
+                f"{one.false_reject_ratio:.2%} of {one.fresh} rejected, recall {one.recall_ratio:.1%}"
+            )
+            write_whole(out, document_of(kept, _command()))
+    rows = rows_of([one for one in kept if one.seed in seeds])
+    columns = [Column(title, is_right=at > 0) for at, (title, _) in enumerate(COLUMNS)]
+    print_list(console, columns, [[cell(row) for _, cell in COLUMNS] for row in rows])
+    _tell_files(out, markdown(rows, command=_command()))

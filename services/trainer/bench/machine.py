@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -31,10 +31,6 @@ class Machine:
 
     def __str__(self) -> str:
         return f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB, load {self.load:.1f}"
-
-    def to_json(self) -> dict[str, str | int | float]:
-        """Return it as what `json.dumps` takes."""
-        return asdict(self)
 
 
 def this_machine() -> Machine:

@@ -7,10 +7,9 @@ without end; a few train, thousands that no fit ever saw are judged. Draws no pi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +66,21 @@ class Kept:
     false_reject_ratio: float
     recall_ratio: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as what `json.dumps` takes."""
-        return asdict(self)
+    @property
+    def key(self) -> tuple[int, int, float]:
+        """What tells it from others: seed, photos, promise."""
+        return self.seed, self.fit_photos, self.promise
 
 
 def measure(
-    line: str, seed: int, good: Pictures, bad: Pictures, plan: PromisePlan, recipe: Recipe | None = None
+    line: str,
+    seed: int,
+    good: Pictures,
+    bad: Pictures,
+    plan: PromisePlan,
+    *,
+    known: Collection[tuple[int, int, float]] = (),
+    recipe: Recipe | None = None,
 ) -> Iterator[Kept]:
     """Fit for each promise and number of photos, judge fresh parts, and yield what came of it.
 
@@ -83,14 +90,18 @@ def measure(
         good: good parts.
         bad: bad parts of the same line.
         plan: what to do.
+        known: keys of what was measured before and is not measured again.
         recipe: of the fits.
     """
     first = max(plan.fit_photos)  # what trains in any fit is fresh in none
     size_px: tuple[int, int] | None = None
     fresh = spoiled = np.zeros(0, np.uint8)
     for count in plan.fit_photos:
-        photos = [LabelledImage(good(number), f"{number}.jpg") for number in range(count)]
+        photos: list[LabelledImage] = []
         for promise in plan.promises:
+            if (seed, count, promise) in known:
+                continue
+            photos = photos or [LabelledImage(good(number), f"{number}.jpg") for number in range(count)]
             with tempfile.TemporaryDirectory(prefix="loupe-promise-") as folder:
                 options = FitOptions(max_false_reject_ratio=promise, seed=seed)
                 fitted = fit_model(

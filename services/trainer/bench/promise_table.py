@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+from services.domain.errors import BadRequest
 from services.trainer.bench.machine import this_machine
 from services.trainer.bench.promise import Kept
 from services.trainer.bench.shares import wilson
+
+
+def document_of(kept: Sequence[Kept], command: str) -> dict[str, Any]:
+    """Return what is written of promises."""
+    return {"command": command, "machine": asdict(this_machine()), "promises": [asdict(one) for one in kept]}
+
+
+def read(out: Path) -> tuple[Kept, ...]:
+    """Return what a file holds; nothing where there is no file.
+
+    Raises:
+        BadRequest: it is no file of promises.
+    """
+    if not out.is_file():
+        return ()
+    try:
+        return tuple(Kept(**one) for one in json.loads(out.read_text())["promises"])
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{out} is not a file of `loupe bench --promise`; give another with --out."
+        raise BadRequest(message, file=str(out)) from error
 
 
 @dataclass(frozen=True, slots=True)

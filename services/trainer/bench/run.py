@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -95,7 +95,7 @@ def run(
     for done, (trial, one) in enumerate(left, start=1):
         kept[trial.key] = do(trial, one, data)
         document = _document(kept, command)
-        _write(out, document)
+        write_whole(out, document)
         left_s = (time.monotonic() - started_s) / done * (len(left) - done)
         tell(Step(kept[trial.key], len(wanted) - len(left) + done, len(wanted), left_s))
     keys = {trial.key for trial, _ in wanted}
@@ -106,7 +106,7 @@ def _document(kept: dict[tuple[str, ...], TrialRecord], command: str) -> dict[st
     return {
         "format": FORMAT,
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": this_machine().to_json(),
+        "machine": asdict(this_machine()),
         "command": command,
         "trials": list(kept.values()),
     }
@@ -127,8 +127,8 @@ def _read(out: Path) -> Sequence[TrialRecord]:
     raise BadRequest(f"{out} is not a file of `loupe bench`; give another with --out.", file=str(out))
 
 
-def _write(out: Path, document: dict[str, Any]) -> None:
-    """Replace the file in one step: an interruption leaves the old one or the new one."""
+def write_whole(out: Path, document: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step: an interruption leaves the old one or the new one."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_suffix(out.suffix + ".tmp")
     temporary.write_text(json.dumps(document, indent=1) + "\n")
