@@ -22,11 +22,11 @@ from services.domain.frame import ImageReference
 from services.domain.label import Verdict
 from services.trainer.datasets import DatasetEntry
 
-CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, UNREADABLE = (
-    "contradiction", "duplicate", "near-duplicate", "unreadable",
+CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, LEFT_OUT = (
+    "contradiction", "duplicate", "near-duplicate", "left-out",
 )  # fmt: skip
 # Kinds that only a training finds: it opens the pictures.
-BY_LOOKING = (NEAR_DUPLICATE, UNREADABLE)
+BY_LOOKING = (NEAR_DUPLICATE, LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)

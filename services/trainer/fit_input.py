@@ -13,7 +13,8 @@ from services.adapters.broker.patience import Patience
 from services.adapters.clock import Clock
 from services.domain.errors import Rejected
 from services.trainer.dataset_versions import (
-    UNREADABLE,
+    LEFT_OUT,
+    NEAR_DUPLICATE,
     DatasetVersion,
     DatasetVersions,
     Finding,
@@ -21,7 +22,7 @@ from services.trainer.dataset_versions import (
     snapshot_of,
 )
 from services.trainer.datasets import DatasetEntry, Datasets
-from services.trainer.fit_process import Tell, TrainingImage
+from services.trainer.fit_process import FitResult, Tell, TrainingImage
 from services.trainer.training_progress import FETCHING
 
 
@@ -74,13 +75,17 @@ class Bringer:
             try:
                 images[entry] = self._bring_one(entry, folder)
             except Rejected as error:
-                lost.append(Finding(UNREADABLE, f"Entry {entry.entry_id} is left out: {error.message}"))
+                lost.append(Finding(LEFT_OUT, f"Entry {entry.entry_id} is left out: {error.message}"))
         brought = Snapshot(tuple(images), (*snapshot.findings, *lost))
         seen = self._patience.call(lambda: self._versions.write(project, brought, began_at))
         return FitInput(tuple(images.values()), seen)
 
-    def add_findings(self, given: FitInput, findings: tuple[Finding, ...]) -> None:
+    def note(self, given: FitInput, found: FitResult) -> None:
         """Keep what a fit found out about its data."""
+        findings = [
+            *(Finding(LEFT_OUT, one) for one in found.left_out),
+            *(Finding(NEAR_DUPLICATE, one) for one in found.near_duplicates),
+        ]
         self._patience.call(lambda: self._versions.add_findings(given.seen, findings))
 
     def _snapshot(self, project: str) -> Snapshot:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from services.domain.errors import LoupeError, NotEnoughImages, Rejected, RetryLater
 from services.domain.label import Split, Verdict
@@ -85,6 +85,21 @@ class FitJob:
     memory_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a fit gives back.
+
+    Attributes:
+        model: the model folder.
+        left_out: sentences about photos that it went on without.
+        near_duplicates: sentences about photos that show nearly the same.
+    """
+
+    model: Path
+    left_out: tuple[str, ...] = ()
+    near_duplicates: tuple[str, ...] = ()
+
+
 class FitProcess:
     """Runs one fit at a time; `stop` ends it from another thread."""
 
@@ -100,8 +115,8 @@ class FitProcess:
         """Return how much memory a fit may take."""
         return self._memory_bytes or offered_here_bytes()
 
-    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
-        """Fit from the photos in `folder` and return the model folder; blocks for as long as it takes.
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> FitResult:
+        """Fit from the photos in `folder`; blocks for as long as it takes.
 
         Args:
             job: what to fit.
@@ -170,10 +185,12 @@ def _crash_sentence(status: int) -> str:
     return f"The fit ended with status {status}; the trainer's log says why."
 
 
-def _result_of(folder: Path) -> Path:
+def _result_of(folder: Path) -> FitResult:
     result = json.loads((folder / _RESULT_FILE).read_text())
     if "model" in result:
-        return folder / str(result["model"])
+        return FitResult(
+            folder / result["model"], tuple(result["left_out"]), tuple(result["near_duplicates"])
+        )
     raise refusal(result["cause"], result["reason"])
 
 
@@ -236,7 +253,7 @@ class _ProgressFile:
         arriving.replace(self._file)
 
 
-def _fit(folder: Path) -> dict[str, str]:
+def _fit(folder: Path) -> dict[str, Any]:
     """Return what `result.json` is to say."""
     # Imported here: the parent reads this module, too, and stays small.
     from services.trainer.fit import fit_model
@@ -250,10 +267,16 @@ def _fit(folder: Path) -> dict[str, str]:
             out_dir=folder / _MODELS_FOLDER,
             options=job.options,
             progress=_ProgressFile(folder).tell,
+            data_digest=job.data_digest,
+            notes=job.notes,
         )
     except LoupeError as error:
         return {"cause": error.cause, "reason": error.message}
-    return {"model": str(fitted.folder.relative_to(folder))}
+    return {
+        "model": str(fitted.folder.relative_to(folder)),
+        "left_out": [f"Entry {one.name} is left out: {one.reason}" for one in fitted.skipped],
+        "near_duplicates": fitted.near_duplicates,
+    }
 
 
 def _labelled(folder: Path, one: TrainingImage) -> LabelledImage:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import psutil
 
 from services.domain.errors import MissingPart, Rejected, RetryLater
 from services.trainer.fit_memory import trains_network
-from services.trainer.fit_process import FitJob, FitProcess, Tell, job_from, refusal
+from services.trainer.fit_process import FitJob, FitProcess, FitResult, Tell, job_from, refusal
 
 # What a fit uses: its own threads, see `Recipe.threads`.
 _CPUS = 2
@@ -56,7 +56,7 @@ class RayFit:
         """End the fit that runs, and refuse new ones; harmless when none runs."""
         self._is_stopped.set()
 
-    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> FitResult:
         """See `FitProcess.run`; also waits for a node that has room.
 
         Raises:
@@ -84,7 +84,10 @@ class RayFit:
             raise RetryLater(f"The Ray cluster failed: {error}") from error
         finally:
             ray.kill(fitter)
-        return _unpacked(result, folder / _MODELS_FOLDER)
+        fitted, files = result
+        if isinstance(fitted, str):
+            raise refusal(fitted, files)
+        return _unpacked(fitted, files, folder / _MODELS_FOLDER)
 
     def _wait_for(self, ray: Any, reference: Any, tick: Callable[[], None]) -> Any:
         """Return what a call gives, ticking meanwhile."""
@@ -150,12 +153,12 @@ class Fitter:
         """Return the stage and the share of it done (0-1)."""
         return self._progress
 
-    def fit(self, job: str) -> dict[str, bytes] | tuple[str, str]:
-        """Return the files of the model folder by their places, or the cause and reason of a refusal."""
+    def fit(self, job: str) -> tuple[FitResult, dict[str, bytes]] | tuple[str, str]:
+        """Return what came out with the files of the model folder, or the cause and reason of a refusal."""
         try:
-            model = self._fit.run(job_from(job), self._folder, self._tell)
-            files = sorted(path for path in model.rglob("*") if path.is_file())
-            return {str(path.relative_to(model.parent)): path.read_bytes() for path in files}
+            fitted = self._fit.run(job_from(job), self._folder, self._tell)
+            files = sorted(path for path in fitted.model.rglob("*") if path.is_file())
+            return fitted, {str(path.relative_to(fitted.model)): path.read_bytes() for path in files}
         except Rejected as error:
             return error.cause, error.message
         finally:
@@ -171,13 +174,12 @@ def _files_of(job: FitJob) -> Iterator[str]:
         yield from image.masks.values()
 
 
-def _unpacked(result: Mapping[str, bytes] | tuple[str, str], folder: Path) -> Path:
-    """Write the files of a model folder and return it, or raise what was refused."""
-    if isinstance(result, tuple):
-        raise refusal(*result)
-    shutil.rmtree(folder, ignore_errors=True)
-    for place, data in result.items():
-        file = folder / place
+def _unpacked(fitted: FitResult, files: Mapping[str, bytes], folder: Path) -> FitResult:
+    """Write the files of a model folder into `folder`, under the version's own name."""
+    model = folder / fitted.model.name
+    shutil.rmtree(model, ignore_errors=True)
+    for place, data in files.items():
+        file = model / place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
-    return folder / next(iter(result)).split("/", 1)[0]
+    return replace(fitted, model=model)

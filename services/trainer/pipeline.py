@@ -36,7 +36,7 @@ from services.domain.promotion import Decision
 from services.trainer.datasets import Datasets
 from services.trainer.fit_input import Bringer
 from services.trainer.fit_memory import check_memory, needed_bytes
-from services.trainer.fit_process import FitJob, Tell
+from services.trainer.fit_process import FitJob, FitResult, Tell
 from services.trainer.handling import publish
 from services.trainer.jobs import PROMOTING, Jobs
 from services.trainer.registry import new_version
@@ -59,8 +59,8 @@ class Fit(Protocol):
     def offered_bytes(self) -> int:
         """Return how much memory a fit may take."""
 
-    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
-        """Return the model folder; see `FitProcess.run`."""
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> FitResult:
+        """Fit; see `FitProcess.run`."""
 
 
 class Update(Protocol):
@@ -233,7 +233,9 @@ class TrainingStep:
             notes=given.notes,
             memory_bytes=needed,
         )
-        return fit.run(job, folder, tell)
+        fitted = fit.run(job, folder, tell)
+        self._bringer.note(given, fitted)
+        return fitted.model
 
 
 def _outcome(announcement: ModelAnnouncement, decision: Decision) -> str:

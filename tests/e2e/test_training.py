@@ -17,10 +17,10 @@ from services.adapters.database.tables import dataset_entries, training_jobs
 from services.adapters.object_store import s3_store
 from services.adapters.object_store.store import FRAMES_BUCKET
 from services.wire.record import OutRecord
-from tests.e2e.line import Line, wait_until_hosted
+from tests.e2e.line import Line, loupe, wait_until_hosted
 from tests.poll import poll_until
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 PHOTOS = 12
 
@@ -69,7 +69,7 @@ def test_labels_and_a_request_on_kafka_become_a_served_version(line: Line) -> No
         assert job is None or job.state != "failed", job
         return job.version if job else None
 
-    made = poll_until(version, deadline_s=120, what="the request has led to a version")
+    made = poll_until(version, deadline_s=240, what="the request has led to a version")
     assert made != before
     wait_until_hosted(line.engine, line.project, version=made)
     camera = f"after-{uuid4().hex[:6]}"
@@ -81,3 +81,14 @@ def test_labels_and_a_request_on_kafka_become_a_served_version(line: Line) -> No
 
     poll_until(newest_judges, deadline_s=60, every_s=0.5, what="verdicts name the new version")
     assert entries() == PHOTOS
+
+    # The data it saw is kept under its digest, and a person asks for the next version the short way.
+    held = json.loads(loupe(line.home, "dataset", line.project, "--json"))
+    assert (held["verdicts"], held["versions"][0]["model_versions"]) == ({"normal": PHOTOS}, [made])
+    trained = json.loads(
+        loupe(line.home, "train", line.project, "--family", "memory", "--wait", "--json", timeout_s=400)
+    )
+    assert (trained["state"], trained["project"]) == ("done", line.project)
+    listed = json.loads(loupe(line.home, "train", "--list", line.project, "--json"))["trainings"]
+    assert [one["training_id"] for one in listed] == [trained["training_id"], training_id]
+    assert all(one["memory_bytes"] > 0 and one["done_ratio"] == 1 for one in listed)

@@ -57,7 +57,7 @@ def main(folder: Path) -> dict[str, Any]:
     stages: list[str] = []
     seen: dict[str, Any] = {"offered_bytes": fit.offered_bytes()}
 
-    model = fit.run(job_of(4), folder, lambda stage, _: stages.append(stage))
+    model = fit.run(job_of(4), folder, lambda stage, _: stages.append(stage)).model
     seen["train_images"] = verify_folder(model).train_images
     seen["is_in_folder"] = model.is_relative_to(folder)
     seen["stages"] = sorted(set(stages))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -40,7 +40,7 @@ def job_of(folder: Path, count: int) -> FitJob:
     for seed in range(count):
         (folder / f"{seed}").write_bytes(picture(seed))
         images.append(TrainingImage(f"{seed}", Verdict.NORMAL))
-    return FitJob("plates", "v1", DEFAULT_OPTIONS, images)
+    return FitJob("plates", "v1", FitOptions(families=("memory",)), images)
 
 
 def deaf(stage: str, done_ratio: float) -> None:
@@ -70,8 +70,10 @@ def told_to(told: list[tuple[str, float]]) -> Tell:
 
 def test_a_fit_leaves_a_whole_folder_and_tells_how_far_it_is(folder: Path) -> None:
     told: list[tuple[str, float]] = []
-    model = FitProcess(timeout_s=60).run(job_of(folder, 4), folder, told_to(told))
-    manifest = verify_folder(model)
+    job = replace(job_of(folder, 4), data_digest="d" * 64, notes=("Entry 9 is gone.",))
+    fitted = FitProcess(timeout_s=180).run(job, folder, told_to(told))
+    manifest = verify_folder(fitted.model)
+    assert (manifest.data_digest, "Entry 9 is gone." in manifest.warnings) == ("d" * 64, True)
     assert (manifest.project, manifest.version, manifest.train_images) == ("plates", "v1", 4)
     assert {stage for stage, _ in told} & {"learn", "calibrate", "write"}
     assert all(0 <= done_ratio <= 1 for _, done_ratio in told)

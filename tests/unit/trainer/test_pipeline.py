@@ -43,7 +43,7 @@ from services.domain.topics import MODELS
 from services.trainer.dataset_versions import DatasetVersions
 from services.trainer.datasets import Datasets
 from services.trainer.fit_input import Bringer
-from services.trainer.fit_process import FitJob, Tell
+from services.trainer.fit_process import FitJob, FitResult, Tell
 from services.trainer.jobs import PROMOTING, Jobs
 from services.trainer.pipeline import LabelStep, Makers, TrainingStep
 from services.trainer.registry import Registry
@@ -76,7 +76,7 @@ class ScriptedFit:
     def offered_bytes(self) -> int:
         return self.offered
 
-    def run(self, job: FitJob, folder: Path, tell: Tell) -> Path:
+    def run(self, job: FitJob, folder: Path, tell: Tell) -> FitResult:
         files = [name for one in job.images for name in (one.file, *one.masks.values())]
         self.jobs.append((job, {name: (folder / name).read_bytes() for name in files}))
         for stage in self.stages:
@@ -84,7 +84,8 @@ class ScriptedFit:
             tell(stage, 0.5)
         if self.error is not None:
             raise self.error
-        return model_folder(folder, project=job.project, version=job.version, created_at=AT)[0]
+        model = model_folder(folder, project=job.project, version=job.version, created_at=AT)[0]
+        return FitResult(model, ("Entry 1 is left out: no image.",), ("2 photos show one object.",))
 
 
 class ScriptedPromotion:
@@ -366,6 +367,8 @@ def test_a_fit_sees_masks_types_and_splits_and_names_its_data(rig: Rig) -> None:
     assert files[image.masks["scratch"]] == read_mask(drawn((160, 160)), (160, 160))
     (seen,) = rig.versions.of_project("plates")
     assert (job.data_digest, seen.images) == (seen.digest, 1)
+    # What the fit found out about its data is kept with the data.
+    assert [one.kind for one in seen.findings] == ["left-out", "near-duplicate"]
 
 
 def test_an_image_that_is_gone_is_left_out_and_named(rig: Rig) -> None:
