@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from services.adapters.clock import Clock
 from services.adapters.object_store.store import DATASETS_BUCKET, ObjectStore
 from services.domain.errors import Rejected
-from services.domain.label import Origin, Verdict
+from services.domain.label import Origin, Split, Verdict
 from services.domain.model_version import Calibration, Manifest, TrainingRequest, Variant
 from services.domain.promotion import PROMISE_CHANCE, upper_binomial_tail
 from services.trainer.dataset_versions import document_of, snapshot_of
@@ -43,8 +43,8 @@ from services.vision.verdict import input_size_px
 
 logger = logging.getLogger(__name__)
 
-# Normal photos that nothing may be rejected of: two seconds of judging them before and after.
-_MAX_NORMALS = 64
+# Normal photos that must not be rejected for it; they take half a second to judge.
+_MAX_NORMALS = 48
 # Corrections of one update; more say that the model is wrong, not a few of its verdicts.
 _MAX_CORRECTED = 32
 # Of the level at which regions are cut: what lies below is no part of an alarm.
@@ -132,7 +132,12 @@ class QuickUpdate:
         return photos
 
     def _normals(self, entries: Sequence[DatasetEntry], manifest: Manifest) -> list[_Photo]:
-        normal = (one for one in entries if one.truth is Verdict.NORMAL and one.origin is not Origin.REVIEW)
+        # Never what is set aside for testing: that is for the replay.
+        normal = (
+            one
+            for one in entries
+            if one.truth is Verdict.NORMAL and one.origin is not Origin.REVIEW and one.split is not Split.TEST
+        )
         return self._photos(list(islice(normal, _MAX_NORMALS)), manifest)
 
     def _mask(self, photo: _Photo, grid: int) -> NDArray[np.bool_] | None:
@@ -226,11 +231,11 @@ class _Work:
         if len(still) == len(wrong):
             what = "its other detectors" if "+" in self._parent.manifest.family else "its memory"
             self._refuse(f"{what} would judge the reviewed images as before")
-        before = sum(self._verdicts(self._normals))
         rejected = sum(self._verdicts(self._normals, after))
         promise = self._calibration.max_false_reject_ratio
         is_chance = upper_binomial_tail(rejected, len(self._normals), promise) >= PROMISE_CHANCE
-        if rejected > before and not is_chance:
+        before = rejected if is_chance else sum(self._verdicts(self._normals))
+        if rejected > before:
             self._refuse(
                 f"it would reject {rejected} of {len(self._normals)} normal images instead of {before}"
             )
