@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
+from onnx import TensorProto, compose, inliner
 
 from services.domain.errors import BadRequest, CorruptModel
+from services.trainer.backbones.opset import at_opset
 from services.trainer.graph_builder import OPSET_VERSION, GraphBuilder
 
 # A side that the network leaves open; the same as the default backbone's.
@@ -241,7 +242,8 @@ def _taps(found: Mapping[str, NDArray[Any]], taken: _Input, name: str) -> list[_
 def _drawn(model: onnx.ModelProto, taken: _Input, taps: Iterable[_Tap], scale: Scale) -> bytes:
     """Return the backbone graph: normalisation, the network, taps by their names."""
     taps = list(taps)
-    network = _at_opset(_with_free_batch(_pruned(model, [tap.output for tap in taps])))
+    outputs = [tap.output for tap in taps]
+    network = _pruned(at_opset(_with_free_batch(_pruned(model, outputs))), outputs)
     network = compose.add_prefix(network, _PREFIX)
     draw = GraphBuilder()
     pixels = draw.input("pixels", TensorProto.UINT8, ["N", taken.side_px, taken.side_px, 3])
@@ -322,31 +324,6 @@ def _with_free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in freed.graph.output:
         value.type.tensor_type.ClearField("shape")
     return freed
-
-
-def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model at the opset of the graphs that are drawn here.
-
-    Older ones are converted. Newer ones get the number, and reductions their axes as an attribute again, the
-    one change since 17 that networks of convolutions meet; whether that was right the proof tells.
-    """
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if version == OPSET_VERSION:
-        return model
-    if version < OPSET_VERSION:
-        return version_converter.convert_version(model, OPSET_VERSION)
-    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) == 2:
-            axes = constants[node.input[1]].tolist()
-            del node.input[1]
-            node.attribute.append(helper.make_attribute("axes", axes))
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = OPSET_VERSION
-    return model
 
 
 def _session(model: bytes) -> Any:

@@ -130,6 +130,23 @@ def test_reductions_of_either_spelling_are_read(opset: int, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("operator", "opset", "attributes"),
+    [("Gelu", 20, {}), ("Gelu", 22, {"approximate": "tanh"}), ("Mish", 22, {})],
+)
+def test_operators_of_later_opsets_are_spelt_out(
+    operator: str, opset: int, attributes: dict[str, str], tmp_path: Path
+) -> None:
+    nodes = [
+        helper.make_node("Tanh", ["b"], ["small"]),
+        helper.make_node(operator, ["small"], ["bent"], **attributes),
+        helper.make_node(operator, ["bent"], ["twice"], **attributes),
+    ]
+    path = Network(outputs=("twice",), nodes=nodes, opset=opset).write(tmp_path)
+    found = features_of(read_onnx_file(path))
+    np.testing.assert_allclose(found["f8"], expected_of(path, 224)["twice"], rtol=1e-4, atol=1e-4)
+
+
 def test_operators_of_onnx_runtimes_own_are_taken(tmp_path: Path) -> None:
     node = helper.make_node("QuickGelu", ["b"], ["bent"], domain="com.microsoft")
     found = features_of(read_onnx_file(Network(outputs=("bent",), nodes=[node]).write(tmp_path)))
