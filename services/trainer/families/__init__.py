@@ -5,8 +5,9 @@ from __future__ import annotations
 from services.trainer.families.aligned import AlignedFamily
 from services.trainer.families.memory import MemoryFamily
 from services.trainer.families.protocol import Family
+from services.trainer.families.restoration.family import RestorationFamily
 
 
 def all_families() -> tuple[Family, ...]:
     """Return every family there is, in order of worth."""
-    return (MemoryFamily(), AlignedFamily())
+    return (MemoryFamily(), AlignedFamily(), RestorationFamily())
