@@ -111,7 +111,7 @@ def judge_photos(
     Raises:
         NotEnoughImages: no photo can be read.
     """
-    record = _Record(images, model.manifest)
+    record = Record(images, model.manifest)
     skipped: list[SkippedImage] = []
     for start in range(0, len(images), _BATCH_IMAGES):
         batch = images[start : start + _BATCH_IMAGES]
@@ -144,7 +144,7 @@ def read_photo(image: LabelledImage, size_px: tuple[int, int]) -> Photo | Skippe
         return SkippedImage(image.name, f"The file cannot be read: {error.strerror}.")
 
 
-class _Record:
+class Record:
     """What was said of one photo after the other."""
 
     def __init__(self, images: Sequence[LabelledImage], manifest: Manifest) -> None:

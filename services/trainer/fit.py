@@ -17,21 +17,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.domain.errors import BadRequest, NotEnoughImages
 from services.domain.label import Split, Verdict
 from services.domain.model_version import DEFAULT_OPTIONS, AnomalyType, FitOptions, Manifest
 from services.trainer.backbones.opening import calibrated, open_backbone
-from services.trainer.card.page import render_card
+from services.trainer.card.rendering import CardFacts, render_card
 from services.trainer.choice import Choice, choose, families_for
 from services.trainer.dataset import Dataset, LabelledImage, SkippedImage
-from services.trainer.evaluation.image import image_auroc, share_from
+from services.trainer.evaluation.image import share_from
 from services.trainer.evidence import gather
 from services.trainer.families import all_families
 from services.trainer.families.protocol import Budget, Candidate, Family, FitData
 from services.trainer.features import FeatureExtractor
 from services.trainer.graph import inputs_of, outputs_of
+from services.trainer.measuring import Measured, measure, with_metrics
 from services.trainer.model_folder import version_exists, write_folder
 from services.trainer.named_types import named_types
 from services.trainer.precision import Precisions, faster_variants, photos_to_judge
@@ -90,19 +90,14 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
-    """What was chosen, with a proved graph."""
+    """What was chosen, with a proved graph and its faster precisions."""
 
     choice: Choice
     types: tuple[AnomalyType, ...]
+    session: GraphSession
     golden: Golden
-    golden_names: list[str]
-    warnings: tuple[str, ...]
     precisions: Precisions
-
-    @property
-    def anomalous_scores(self) -> NDArray[np.float32]:
-        """(a,) scores of labelled anomalies, cross-fitted."""
-        return self.choice.calibrated.scorer.scores(self.choice.evidence.anomalies)
+    warnings: tuple[str, ...]
 
 
 def fit_model(
@@ -149,9 +144,9 @@ def fit_model(
     extractor = FeatureExtractor(calibrated(backbone, normals), tiles=options.tiles, threads=recipe.threads)
     data = FitData(normals, normals.groups(), anomalies, extractor)
     learnt = _learn(recipe, data, options, tell)
-    choice = learnt.choice
-    tested = _tested(learnt)
+    tests = photos.where(lambda one: not _teaches(one))
     fit_s = time.monotonic() - started_monotonic_s
+    choice, precisions = learnt.choice, learnt.precisions
     manifest = Manifest(
         project=project,
         version=version,
@@ -164,12 +159,7 @@ def fit_model(
         data_digest=data_digest or photos.digest,
         train_images=len(normals),
         files={},
-        metrics={
-            "fit_s": round(fit_s, 3),
-            "graph_ms": round(choice.graph_ms, 3),
-            **learnt.precisions.metrics,
-            **tested,
-        },
+        metrics=_metrics(choice, fit_s) | dict(precisions.metrics),
         tiles=options.tiles,
         warnings=(
             *backbone.warnings,
@@ -182,14 +172,15 @@ def fit_model(
         ),
         seed=options.seed,
         types=learnt.types,
-        variants=learnt.precisions.variants,
-        serving=learnt.precisions.serving,
+        variants=precisions.variants,
+        serving=precisions.serving,
         candidates=choice.reports,
         reference=reference_of(
             normals, choice.calibrated.normal_scores, choice.embedding.of_means(choice.evidence.means)
         ),
     )
-    folder, manifest = _write(out_dir, manifest, learnt, photos.skipped)
+    measured = measure(choice, data, tests, manifest, learnt.session)
+    folder, manifest = _write(out_dir, with_metrics(manifest, measured), learnt, measured, photos.skipped)
     tell("write", 1.0)
     logger.info("fitted %s version %s from %d photos in %.1f s", project, version, len(normals), fit_s)
     return FittedModel(folder, manifest, photos.skipped, near_duplicates)
@@ -261,7 +252,7 @@ def _learn(recipe: Recipe, data: FitData, options: FitOptions, tell: Progress) -
     tell("calibrate", 0.0)
     choice = choose(candidates, evidence, data.extractor, options, recipe.threads)
     session = GraphSession(choice.graph, threads=recipe.threads)
-    golden, names = golden_of(session, data.normals, data.anomalies)
+    golden = golden_of(session, data.normals, data.anomalies)
     prove_graph(choice, data.extractor, golden)
     precisions = faster_variants(
         choice.graph,
@@ -271,7 +262,7 @@ def _learn(recipe: Recipe, data: FitData, options: FitOptions, tell: Progress) -
         threads=recipe.threads,
     )
     tell("calibrate", 1.0)
-    return _Learnt(choice, named_types(choice.type_head, data), golden, names, warnings, precisions)
+    return _Learnt(choice, named_types(choice.type_head, data), session, golden, precisions, warnings)
 
 
 def _fitted(
@@ -292,27 +283,33 @@ def _share_of(tell: Callable[[float], None], done: int, total: int) -> Callable[
     return lambda ratio: tell((done + ratio) / total)
 
 
-def _tested(learnt: _Learnt) -> dict[str, float]:
-    """Return what was measured, cross-fitted."""
-    threshold = learnt.choice.calibrated.calibration.threshold
-    normal, anomalous = learnt.choice.calibrated.normal_scores, learnt.anomalous_scores
-    metrics = {"cross_fitted_false_reject_ratio": share_from(normal, threshold)}
-    if len(anomalous):
-        metrics["image_auroc"] = image_auroc(normal, anomalous)
-        metrics["recall_ratio"] = share_from(anomalous, threshold)
-    return metrics
+def _metrics(choice: Choice, fit_s: float) -> dict[str, float]:
+    threshold = choice.calibrated.calibration.threshold
+    return {
+        "fit_s": round(fit_s, 3),
+        "graph_ms": round(choice.graph_ms, 3),
+        "file_bytes": float(len(choice.graph)),
+        "cross_fitted_false_reject_ratio": share_from(choice.calibrated.normal_scores, threshold),
+    }
 
 
 def _write(
-    out_dir: Path, manifest: Manifest, learnt: _Learnt, skipped: Sequence[SkippedImage]
+    out_dir: Path,
+    manifest: Manifest,
+    learnt: _Learnt,
+    measured: Measured,
+    skipped: Sequence[SkippedImage],
 ) -> tuple[Path, Manifest]:
     """Write the model folder with its card."""
-    card = render_card(
-        manifest,
-        normal_scores=learnt.choice.calibrated.normal_scores,
-        anomalous_scores=learnt.anomalous_scores,
-        golden=learnt.golden,
-        golden_names=learnt.golden_names,
+    calibrated, evidence = learnt.choice.calibrated, learnt.choice.evidence
+    facts = CardFacts(
+        manifest=manifest,
+        evaluation=measured.evaluation,
+        measured_on=measured.measured_on,
+        normal_scores=calibrated.normal_scores,
+        anomalous_scores=calibrated.scorer.scores(evidence.anomalies),
+        made_up_scores=calibrated.scorer.scores(evidence.spoilt),
+        shown=measured.shown,
         skipped=skipped,
     )
     return write_folder(
@@ -320,7 +317,7 @@ def _write(
         manifest,
         model=learnt.choice.graph,
         golden=learnt.golden,
-        card=card,
+        card=render_card(facts),
         variants=learnt.precisions.files,
     )
 

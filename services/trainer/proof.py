@@ -19,16 +19,14 @@ _GOLDEN_NORMALS, _GOLDEN_ANOMALIES = 3, 2
 _TOLERANCES = {SCORE: 1e-3, MAP: 1e-2, TYPES: 1e-3, EMBEDDING: 1e-3}
 
 
-def golden_of(session: GraphSession, normals: Dataset, anomalies: Dataset) -> tuple[Golden, list[str]]:
-    """Return a few photos with the graph's outputs, and their names."""
+def golden_of(session: GraphSession, normals: Dataset, anomalies: Dataset) -> Golden:
+    """Return a few photos with the graph's outputs."""
     normal_at = np.unique(np.linspace(0, len(normals) - 1, _GOLDEN_NORMALS).astype(int)).tolist()
     anomaly_at = range(min(len(anomalies), _GOLDEN_ANOMALIES))
     inputs = np.stack(
         [*(normals.pixels(index) for index in normal_at), *(anomalies.pixels(index) for index in anomaly_at)]
     )
-    names = [normals.images[index].name for index in normal_at]
-    names += [anomalies.images[index].name for index in anomaly_at]
-    return Golden(inputs, session.infer(inputs)), names
+    return Golden(inputs, session.infer(inputs))
 
 
 def expected_outputs(choice: Choice, extractor: FeatureExtractor, pixels: NDArray[np.uint8]) -> GraphOutputs:
