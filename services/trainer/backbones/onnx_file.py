@@ -80,17 +80,18 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
         message = f"The backbone {path} is not an ONNX file."
         raise BadRequest(message, path=str(path))
     digest = hashlib.sha256(data)
-    for name in _outside_files(model):
-        outside = path.parent / name
-        if not outside.is_file():
+    outside = _outside_files(model)
+    for name in outside:
+        if not (path.parent / name).is_file():
             message = f"The backbone {path} keeps weights in a file {name} beside it, which is missing."
             raise BadRequest(message, path=str(path), missing=name)
-        digest.update(outside.read_bytes())
     try:
         load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         message = f"The weights of the backbone {path} cannot be read: {_first_line(error)}"
         raise BadRequest(message, path=str(path)) from error
+    for name in outside:
+        digest.update((path.parent / name).read_bytes())
     if model.ByteSize() > _MAX_BYTES:
         message = f"The backbone {path} has {model.ByteSize() / 2**30:.1f} GiB; at most 2 GiB can be used."
         raise BadRequest(message, path=str(path), size_bytes=model.ByteSize())

@@ -206,6 +206,21 @@ def test_weights_in_another_file_are_read_and_part_of_the_hash(tmp_path: Path) -
         read_onnx_file(path)
 
 
+def test_weights_outside_of_its_folder_are_not_read(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(100_000))
+    onnx.save_model(
+        Network().model(), inside / "x.onnx", save_as_external_data=True, location="far.bin", size_threshold=0
+    )
+    model = onnx.load(inside / "x.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        next(one for one in tensor.external_data if one.key == "location").value = "../secret.bin"
+    (inside / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_onnx_file(inside / "x.onnx")
+
+
 def reshaped_to_one() -> Network:
     """A network that can only take one photo at a time."""
     shape = numpy_helper.from_array(np.array([1, 8, 14, 14]), "shape")
