@@ -49,7 +49,7 @@ pytestmark = pytest.mark.real
 
 # A killed member is given up by the broker after its session of 10 s; the next one joins then, and fits
 # beside whatever else keeps the cores busy.
-TAKE_OVER_S = 120.0
+TAKE_OVER_S = 180.0
 # What is tried is the trainer, not what it makes.
 QUICK = FitOptions(families=("memory",))
 
@@ -163,7 +163,7 @@ def bench(kafka_bootstrap: str, s3_access: S3Access, tmp_path: Path) -> Iterator
     bench.reader.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_labels_and_a_request_become_an_announced_version(bench: Bench, tmp_path: Path) -> None:
     training_id = uuid4().hex
     image = bench.store.put_image("loupe-frames", picture(99))
@@ -190,8 +190,8 @@ def test_labels_and_a_request_become_an_announced_version(bench: Bench, tmp_path
         asked_again = uuid4().hex
         bench.send(bench.request(training_id), bench.request(asked_again))
         bench.wait_for_job(asked_again, JobState.DONE)
-        # The fit had 200 MB of its own; what stays is the consumer.
-        assert process.memory_full_info().pss < 200e6
+        # The fit had its own; what stays is the consumer, and the runtime that replays versions.
+        assert process.memory_full_info().pss < 300e6
         process.terminate()
         assert process.wait(5) == 0
     first, second = bench.registry.versions(bench.project)
@@ -217,8 +217,18 @@ def is_fetching(bench: Bench, process: psutil.Popen) -> bool:
     return any((bench.folder / "trainer" / "trainings").glob("*/*"))
 
 
+def fits_of(process: psutil.Popen) -> list[psutil.Process]:
+    """Return the fits that a trainer has running; libraries start other children for a moment."""
+    found = []
+    for child in process.children():
+        with suppress(psutil.Error):  # ended meanwhile
+            if "services.trainer.fit_process" in child.cmdline():
+                found.append(child)
+    return found
+
+
 def is_fitting(bench: Bench, process: psutil.Popen) -> bool:
-    return bool(process.children())
+    return bool(fits_of(process))
 
 
 def is_learning(bench: Bench, process: psutil.Popen) -> bool:
@@ -246,7 +256,7 @@ STAGES: list[Callable[[Bench, psutil.Popen], bool]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_killed_at_any_stage_it_starts_again_and_never_publishes_half_a_model(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -256,7 +266,7 @@ def test_killed_at_any_stage_it_starts_again_and_never_publishes_half_a_model(
     for has_come in STAGES:
         with bench.trainer() as process:
             poll_until(partial(has_come, bench, process), deadline_s=TAKE_OVER_S, every_s=0.001)
-            fits = process.children()
+            fits = fits_of(process)
             process.kill()
             process.wait(10)
             poll_until(partial(all_gone, fits), deadline_s=10, what="the fits are gone, too")
@@ -272,13 +282,12 @@ def test_killed_at_any_stage_it_starts_again_and_never_publishes_half_a_model(
     assert (manifest.data_digest, seen.images, seen.model_versions) == (seen.digest, 6, (said.version,))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_cancelled_training_ends_within_two_seconds_and_the_next_one_runs(bench: Bench) -> None:
     cancelled, wanted = uuid4().hex, uuid4().hex
     bench.send(*bench.labels(6), bench.request(cancelled), bench.request(wanted))
     with bench.trainer() as process:
-        poll_until(process.children, deadline_s=TAKE_OVER_S, every_s=0.01, what="it fits")
-        fits = process.children()
+        fits = poll_until(lambda: fits_of(process), deadline_s=TAKE_OVER_S, every_s=0.01, what="it fits")
         bench.jobs.cancel(cancelled, "ada", datetime.now(UTC))
         poll_until(partial(all_gone, fits), deadline_s=2, what="the fit is gone")
         bench.wait_for_job(wanted, JobState.DONE)
