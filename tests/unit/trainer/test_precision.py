@@ -82,7 +82,7 @@ def test_what_is_faster_and_judges_the_same_serves(
     extractor: FeatureExtractor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "_raced", is_faster)
+    monkeypatch.setattr(precision, "_speed", is_faster)
     threshold = fitted.manifest.calibration.threshold
     found = faster_variants(graph, judged, threshold, taps=extractor.taps)
     assert [one.name for one in found.variants] == ["fp32", "int8"]
@@ -98,7 +98,7 @@ def test_what_is_faster_and_judges_the_same_serves(
 def test_what_is_slow_or_judges_otherwise_is_not_kept_but_its_numbers_are(
     graph: bytes, judged: Judged, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch, is_slow: bool
 ) -> None:
-    monkeypatch.setattr(precision, "_raced", lambda *_: (5.0, 4.6, 0.92) if is_slow else is_faster())
+    monkeypatch.setattr(precision, "_speed", lambda *_: (5.0, 4.6, 0.92) if is_slow else is_faster())
     # A threshold in the middle of the anomalies' scores, as fp32 gives them, and none for the slow one.
     scores = GraphSession(graph).infer(judged.anomalies).scores
     monkeypatch.setattr(precision, "_MIN_AGREEMENT_RATIO", 0.0 if is_slow else 1.01)
