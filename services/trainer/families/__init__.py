@@ -6,8 +6,9 @@ from services.trainer.families.aligned import AlignedFamily
 from services.trainer.families.memory import MemoryFamily
 from services.trainer.families.protocol import Family
 from services.trainer.families.restoration.family import RestorationFamily
+from services.trainer.families.supervised import SupervisedFamily
 
 
 def all_families() -> tuple[Family, ...]:
     """Return every family there is, in order of worth."""
-    return (MemoryFamily(), AlignedFamily(), RestorationFamily())
+    return (MemoryFamily(), AlignedFamily(), SupervisedFamily(), RestorationFamily())
