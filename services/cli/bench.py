@@ -35,8 +35,11 @@ def bench(
         str, typer.Option(help="What a fit may see: normals-only, supervised.")
     ] = "normals-only,supervised",
     families: Annotated[
-        str, typer.Option(help="auto, or families joined by +; several with commas.")
-    ] = "auto,memory,aligned",
+        str,
+        typer.Option(
+            help="auto, thorough, or families joined by +, with commas; else auto and each that takes seconds."
+        ),
+    ] = "",
     backbones: Annotated[str, typer.Option(help="default, random, or ONNX files, with commas.")] = "default",
     seeds: Annotated[str, typer.Option(help="Of fits, folds and synthetic lines: 0-4, or 0,2.")] = "0-4",
     max_false_reject: Annotated[
@@ -70,7 +73,7 @@ def bench(
         return
     # Seconds of libraries that `loupe bench --help` does not need.
     from services.trainer.bench.protocols import protocols_of
-    from services.trainer.bench.run import Plan, run
+    from services.trainer.bench.run import USUAL_FAMILIES, Plan, run
     from services.trainer.bench.sets import read_sets
     from services.trainer.bench.settings import BenchSettings
     from services.trainer.bench.table import markdown
@@ -79,7 +82,7 @@ def bench(
     plan = Plan(
         sets=read_sets(folder, names(sets)),
         protocols=protocols_of(names(protocols)),
-        families=names(families),
+        families={one: names(families) or usual for one, usual in USUAL_FAMILIES.items()},
         backbones=tuple("" if one == "default" else one for one in names(backbones)),
         seeds=wanted,
         max_false_reject_ratio=max_false_reject,

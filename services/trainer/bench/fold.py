@@ -47,6 +47,7 @@ class FoldJob:
         protocol: which photos train.
         fold: number of the fit within the protocol, from 0.
         families: names; empty: auto.
+        is_thorough: see `FitOptions`.
         backbone: see `services.trainer.backbones.opening.open_backbone`; empty: the default.
         seed: of split and fit.
         max_false_reject_ratio: the promise.
@@ -57,6 +58,7 @@ class FoldJob:
     protocol: Protocol
     fold: int
     families: tuple[str, ...] = ()
+    is_thorough: bool = False
     backbone: str = ""
     seed: int = 0
     max_false_reject_ratio: float = 0.02
@@ -169,7 +171,7 @@ def _fit_and_test(folder: Path, job: FoldJob) -> dict[str, Any]:
         options=FitOptions(
             max_false_reject_ratio=job.max_false_reject_ratio,
             families=job.families,
-            is_thorough=bool(job.families),
+            is_thorough=job.is_thorough,
             seed=job.seed,
         ),
         recipe=Recipe(backbone=job.backbone or None, threads=THREADS),

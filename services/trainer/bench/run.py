@@ -18,9 +18,14 @@ from services.domain.errors import BadRequest
 from services.trainer.bench.machine import this_machine
 from services.trainer.bench.protocols import Protocol
 from services.trainer.bench.sets import BenchSet
-from services.trainer.bench.trial import Trial, TrialRecord, key_of, run_trial
+from services.trainer.bench.trial import AUTO, Trial, TrialRecord, key_of, run_trial
 
 FORMAT = 1
+# Families that look at good parts alone are the same with labels as without.
+USUAL_FAMILIES: Mapping[Protocol, tuple[str, ...]] = {
+    Protocol.NORMALS_ONLY: (AUTO, "memory", "aligned"),
+    Protocol.SUPERVISED: (AUTO, "supervised"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +33,13 @@ class Plan:
     """What is to be tried, everything with everything.
 
     Attributes:
-        families: as in `Trial`.
+        families: as in `Trial`; other ones are worth trying with labels than without.
         backbones: as in `Trial`.
     """
 
     sets: tuple[BenchSet, ...]
     protocols: tuple[Protocol, ...]
-    families: tuple[str, ...]
+    families: Mapping[Protocol, tuple[str, ...]]
     backbones: tuple[str, ...]
     seeds: tuple[int, ...]
     max_false_reject_ratio: float = 0.02
@@ -44,9 +49,8 @@ class Plan:
         """All trials with their sets, seed by seed: the first seed alone makes a whole table."""
         return tuple(
             (Trial(one.name, protocol, families, backbone, seed, self.max_false_reject_ratio), one)
-            for seed, protocol, backbone, families, one in product(
-                self.seeds, self.protocols, self.backbones, self.families, self.sets
-            )
+            for seed, protocol, backbone in product(self.seeds, self.protocols, self.backbones)
+            for families, one in product(self.families[protocol], self.sets)
         )
 
 

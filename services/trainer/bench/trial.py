@@ -26,7 +26,8 @@ from services.trainer.bench.shares import wilson
 from services.trainer.evaluating import Judged
 from services.trainer.evaluation.by_type import TypeMasks
 
-AUTO = "auto"
+# What the fit chooses from: all families that take seconds, or also those that train for minutes.
+AUTO, THOROUGH = "auto", "thorough"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Trial:
     """What is tried.
 
     Attributes:
-        families: names joined by `+`, or `auto`.
+        families: names joined by `+`, `auto` or `thorough`.
         backbone: see `FoldJob.backbone`; empty: the default.
     """
 
@@ -79,13 +80,14 @@ def run_trial(trial: Trial, one: BenchSet, data: Path) -> dict[str, Any]:
 
 
 def _job(trial: Trial, fold: int, data: Path) -> FoldJob:
-    families = () if trial.families == AUTO else tuple(trial.families.split("+"))
+    families = () if trial.families in {AUTO, THOROUGH} else tuple(trial.families.split("+"))
     return FoldJob(
         data=str(data.resolve()),
         set_name=trial.set_name,
         protocol=trial.protocol,
         fold=fold,
         families=families,
+        is_thorough=trial.families == THOROUGH,
         backbone=trial.backbone,
         seed=trial.seed,
         max_false_reject_ratio=trial.max_false_reject_ratio,

@@ -32,7 +32,8 @@ class Bench:
         return {**made, "reason": self._reason} if self._reason else made
 
     def run(self, out: Path, seeds: int = 3) -> dict[str, Any]:
-        plan = Plan((bench_set(),), tuple(Protocol), ("auto", "memory"), ("",), tuple(range(seeds)))
+        families = dict.fromkeys(Protocol, ("auto", "memory"))
+        plan = Plan((bench_set(),), tuple(Protocol), families, ("",), tuple(range(seeds)))
         return run(plan, Path(), out, command="loupe bench", tell=self.steps.append, do=self)
 
 
