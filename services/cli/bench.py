@@ -37,7 +37,7 @@ def bench(
     families: Annotated[
         str,
         typer.Option(
-            help="auto, thorough, or families joined by +, with commas; else auto and each that takes seconds."
+            help="auto, thorough, or families joined by +, with commas; else auto and each fast one."
         ),
     ] = "",
     backbones: Annotated[str, typer.Option(help="default, random, or ONNX files, with commas.")] = "default",
