@@ -25,7 +25,7 @@ from services.vision.outputs import ImageOutputs
 from services.vision.regions import smooth_map
 
 UNTYPED = "anomaly"
-_BACKGROUND = (255, 255, 255)
+_BACKGROUND = "#ffffff"
 # Colours of the untyped class, the first that no type of the version has.
 _UNTYPED_COLOURS = ("#ff7f0e", "#7f7f7f")
 # How much of an anomalous picture's peak its place keeps where the peak is below the map's threshold.
@@ -104,11 +104,15 @@ def mask_classes(
 
 def mask_png(one: ImageOutputs, manifest: Manifest, size_px: tuple[int, int]) -> bytes:
     """Return the mask as an RGB PNG of `size_px` (width, height): a colour a type, on white."""
-    palette = np.array([_BACKGROUND, *map(ImageColor.getrgb, colours_of(manifest))], np.uint8)
+    palette = [
+        level for colour in (_BACKGROUND, *colours_of(manifest)) for level in ImageColor.getrgb(colour)
+    ]
     image = Image.new("RGB", size_px)
     top = 0
     for classes in mask_classes(one, manifest, size_px):
-        image.paste(Image.fromarray(palette[classes]), (0, top))
+        strip = Image.fromarray(classes)
+        strip.putpalette(palette)
+        image.paste(strip.convert("RGB"), (0, top))
         top += len(classes)
     file = io.BytesIO()
     # The least compression: flat colours shrink anyway, and a gateway's caller waits for it.
@@ -143,12 +147,13 @@ def _classes(
     explained: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
     """Return (h, w) classes of fields that all have that size; see `Places`."""
-    count = len(thresholds)
-    classes = np.where((smooth >= level) & ~explained, np.uint8(count + 1), np.uint8(0))
-    if count:
-        passing = np.where(probabilities >= thresholds[:, None, None], probabilities, np.float32(-1))
-        best = passing.argmax(axis=0).astype(np.uint8)  # of equal ones the first
-        classes = np.where(passing.max(axis=0) >= 0, best + np.uint8(1), classes)
+    untyped = np.uint8(len(thresholds) + 1)
+    classes = ((smooth >= level) & ~explained).astype(np.uint8) * untyped
+    highest = np.zeros(smooth.shape, np.float32)
+    for number, (plane, threshold) in enumerate(zip(probabilities, thresholds, strict=True), start=1):
+        wins = (plane >= threshold) & (plane > highest)  # of equal ones the first
+        np.copyto(classes, np.uint8(number), where=wins)
+        np.copyto(highest, plane, where=wins)
     return classes
 
 
