@@ -218,7 +218,7 @@ def set_constant(model: onnx.ModelProto, name: str, value: NDArray[Any]) -> None
     """Exchange a constant for one of the same type."""
     found = _stored(model, name)
     dtype = numpy_helper.to_array(found).dtype
-    found.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.astype(dtype)), name))
+    found.CopyFrom(numpy_helper.from_array(np.array(value, dtype, order="C"), name))
 
 
 def _stored(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
