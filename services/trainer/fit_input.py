@@ -12,6 +12,7 @@ from pathlib import Path
 from services.adapters.broker.patience import Patience
 from services.adapters.clock import Clock
 from services.domain.errors import Rejected
+from services.domain.label import Verdict
 from services.trainer.dataset_versions import (
     LEFT_OUT,
     NEAR_DUPLICATE,
@@ -56,9 +57,10 @@ class Bringer:
         self._patience = patience
         self._clock = clock
 
-    def count(self, project: str) -> int:
-        """Return how many pictures a fit would see."""
-        return len(self._snapshot(project).entries)
+    def count(self, project: str) -> tuple[int, int]:
+        """Return how many normal and how many anomalous pictures a fit would see."""
+        truths = [one.truth for one in self._snapshot(project).entries]
+        return truths.count(Verdict.NORMAL), truths.count(Verdict.ANOMALY)
 
     def bring(self, project: str, folder: Path, tell: Tell) -> FitInput:
         """Write a project's pictures and masks into `folder`, one by one, and keep what they are.
@@ -80,13 +82,16 @@ class Bringer:
         seen = self._patience.call(lambda: self._versions.write(project, brought, began_at))
         return FitInput(tuple(images.values()), seen)
 
-    def note(self, given: FitInput, found: FitResult) -> None:
-        """Keep what a fit found out about its data."""
+    def note(self, given: FitInput, found: FitResult) -> str:
+        """Keep what a fit found out about its data; return where to read of it, empty if all is well."""
         findings = [
             *(Finding(LEFT_OUT, one) for one in found.left_out),
             *(Finding(NEAR_DUPLICATE, one) for one in found.near_duplicates),
         ]
         self._patience.call(lambda: self._versions.add_findings(given.seen, findings))
+        if not given.seen.findings and not findings:
+            return ""
+        return f"Something is to be said of its data: loupe dataset {given.seen.project}"
 
     def _snapshot(self, project: str) -> Snapshot:
         return snapshot_of(self._patience.call(partial(self._datasets.all_entries, project)))

@@ -180,15 +180,16 @@ class TrainingStep:
         """Make a version unless there is one, announce it if it is promoted, and note what came out."""
         promotion = self._makers.promotion
         settled = self._patience.call(partial(promotion.resume, request))
+        remark = ""
         if settled is None:
             self._labels_before(asked_at)
-            self._make(request)
+            remark = self._make(request)
             settled = self._patience.call(partial(promotion.resume, request))
             assert settled is not None, "a version that was considered is registered"
         announcement, decision = settled
         if decision.is_promoted:
             publish(self._patience, self._producer, encode_announcement(announcement))
-        message = " ".join([_outcome(announcement, decision), *decision.reasons])
+        message = " ".join(filter(None, [_outcome(announcement, decision), *decision.reasons, remark]))
         now = self._clock.now()
         self._patience.call(
             lambda: self._jobs.finish(request.training_id, announcement.version, message, now)
@@ -196,8 +197,8 @@ class TrainingStep:
         self._metrics.add(TRAINING_TOTAL, project=request.project, state=JobState.DONE)
         logger.info("training %s of %s: %s", request.training_id, request.project, message)
 
-    def _make(self, request: TrainingRequest) -> None:
-        """Make a version and have it considered, in a folder of its own."""
+    def _make(self, request: TrainingRequest) -> str:
+        """Make a version and have it considered, in a folder of its own; return what is to be added."""
         name = hashlib.sha256(request.training_id.encode()).hexdigest()[:16]
         folder = self._work_folder / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -206,21 +207,27 @@ class TrainingStep:
         estimate = Estimate(usual_s, self._clock.monotonic_s())
         report = ProgressReport(self._jobs, self._clock, request.training_id, estimate)
         try:
+            remark = ""
             if request.is_update:
                 model = self._patience.call(lambda: self._makers.update.run(request, folder))
             else:
-                model = self._fit(request, folder, report)
+                model, remark = self._fit(request, folder, report)
             manifest = verify_folder(model)
             self._patience.call(report.close_door)
             self._patience.call(lambda: self._makers.promotion.consider(model, manifest, request))
             self._measured_s[request.project] = estimate.end(self._clock.monotonic_s())
+            return remark
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _fit(self, request: TrainingRequest, folder: Path, tell: Tell) -> Path:
-        """Fit a version of its own for every attempt, so that no upload meets another."""
+    def _fit(self, request: TrainingRequest, folder: Path, tell: Tell) -> tuple[Path, str]:
+        """Fit a version of its own for every attempt, so that no upload meets another.
+
+        Returns:
+            The model folder, and what is to be said of the data.
+        """
         fit = self._makers.fit
-        needed = needed_bytes(self._bringer.count(request.project), request.options)
+        needed = needed_bytes(*self._bringer.count(request.project), request.options)
         self._jobs.need(request.training_id, needed)
         check_memory(needed, fit.offered_bytes())
         given = self._bringer.bring(request.project, folder, tell)
@@ -234,8 +241,7 @@ class TrainingStep:
             memory_bytes=needed,
         )
         fitted = fit.run(job, folder, tell)
-        self._bringer.note(given, fitted)
-        return fitted.model
+        return fitted.model, self._bringer.note(given, fitted)
 
 
 def _outcome(announcement: ModelAnnouncement, decision: Decision) -> str:

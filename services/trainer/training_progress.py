@@ -19,7 +19,7 @@ FETCHING = "fetch"
 # Seconds of each stage for 30 photos without a network to train, until a training of the project was
 # measured here; only their proportions count, the pace is measured as the training goes.
 USUAL_S: Mapping[str, float] = {
-    FETCHING: 0.5, "read": 0.4, "learn": 3.0, "choose": 1.0, "calibrate": 2.0, "write": 1.0, PROMOTING: 2.0,
+    FETCHING: 0.5, "read": 0.5, "learn": 3.0, "choose": 2.0, "calibrate": 4.0, "write": 0.5, PROMOTING: 2.0,
 }  # fmt: skip
 # Before this much time and this share of the work a pace is a guess.
 _LEAST_S, _LEAST_RATIO = 1.0, 0.02

@@ -31,7 +31,7 @@ def job_of(count: int) -> FitJob:
     """Return a fit of so many photos."""
     images = [TrainingImage(str(number), Verdict.NORMAL) for number in range(count)]
     return FitJob(
-        "plates", f"v{count}", DEFAULT_OPTIONS, images, memory_bytes=needed_bytes(count, DEFAULT_OPTIONS)
+        "plates", f"v{count}", DEFAULT_OPTIONS, images, memory_bytes=needed_bytes(count, 0, DEFAULT_OPTIONS)
     )
 
 

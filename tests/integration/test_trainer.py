@@ -35,6 +35,7 @@ from services.embedded.home import free_ports
 from services.trainer.dataset_versions import DatasetVersions
 from services.trainer.datasets import Datasets
 from services.trainer.jobs import Jobs
+from services.trainer.policies import QUIET_S, Policies, Policy
 from services.trainer.registry import Registry
 from services.wire.dead_letter import DeadLetter, decode_dead_letter
 from services.wire.label import encode_label
@@ -66,7 +67,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.url = f"sqlite:///{self.folder / 'loupe.db'}"
         migrate(self.url)
-        engine = open_engine(self.url)
+        self.engine = engine = open_engine(self.url)
         self.store: ObjectStore = s3_store(self.s3.endpoint, self.s3.key, self.s3.secret, self.s3.region)
         self.registry = Registry(engine, self.store)
         self.datasets = Datasets(engine, self.store)
@@ -294,6 +295,18 @@ def test_a_cancelled_training_ends_within_two_seconds_and_the_next_one_runs(benc
     assert bench.job_state(cancelled) is JobState.CANCELLED
     assert [one.training_id for one in bench.announced()] == [wanted]
     assert len(bench.registry.records(bench.project)) == 1
+
+
+@pytest.mark.timeout(600)
+def test_a_project_with_a_policy_trains_by_itself(bench: Bench) -> None:
+    Policies(bench.engine).put(Policy(bench.project, 4, None, QUICK, "ada", datetime.now(UTC)))
+    with bench.trainer():
+        bench.send(*bench.labels(5))
+        (job,) = poll_until(lambda: bench.jobs.all(bench.project), deadline_s=QUIET_S + TAKE_OVER_S)
+        bench.wait_for_job(job.training_id, JobState.DONE)
+    assert (job.trigger, job.author) == ("labels", "ada")
+    assert [one.training_id for one in bench.announced()] == [job.training_id]
+    assert len(bench.jobs.all(bench.project)) == 1
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

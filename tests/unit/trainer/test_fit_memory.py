@@ -9,20 +9,29 @@ import pytest
 
 from services.domain.errors import CannotFit
 from services.domain.model_version import FitOptions
-from services.trainer.fit_memory import _group_limits_bytes, check_memory, needed_bytes, offered_here_bytes
+from services.trainer import fit
+from services.trainer.fit_memory import (
+    MOST_NORMALS,
+    _group_limits_bytes,
+    check_memory,
+    needed_bytes,
+    offered_here_bytes,
+)
 
 
 def test_more_photos_tiles_and_networks_need_more_up_to_a_bound() -> None:
     usual = FitOptions()
-    assert needed_bytes(30, usual) < needed_bytes(300, usual)
-    assert (
-        needed_bytes(30, usual)
-        < needed_bytes(30, FitOptions(tiles=2))
-        < needed_bytes(30, FitOptions(tiles=4))
-    )
-    assert needed_bytes(30, usual) < needed_bytes(30, FitOptions(is_thorough=True))
-    assert needed_bytes(3_000, usual) <= 3 << 30  # the promise of the README
-    assert needed_bytes(20_000, usual) <= needed_bytes(3_000, usual) * 1.5
+    assert needed_bytes(30, 0, usual) < needed_bytes(300, 0, usual) < needed_bytes(300, 9, usual)
+    few, some, many = (needed_bytes(30, 0, FitOptions(tiles=tiles)) for tiles in (1, 2, 4))
+    assert few < some < many
+    assert needed_bytes(30, 0, usual) < needed_bytes(30, 0, FitOptions(is_thorough=True))
+    # What is promised: 1 GB for 30 photos, and a bound of 3 GB.
+    assert needed_bytes(30, 0, usual) <= 10**9
+    assert needed_bytes(3_000, 0, usual) == needed_bytes(20_000, 0, usual) <= 3 * 10**9
+
+
+def test_no_more_normal_photos_are_counted_than_a_fit_draws() -> None:
+    assert MOST_NORMALS == fit.MOST_NORMALS
 
 
 def test_too_much_is_refused_with_both_numbers() -> None:

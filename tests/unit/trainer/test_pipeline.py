@@ -353,7 +353,7 @@ def test_a_version_that_is_kept_back_is_not_announced(rig: Rig) -> None:
     rig.training_step().handle(REQUEST)
     done = rig.jobs.get("t1")
     assert (done.state, rig.announced()) == (JobState.DONE, [])
-    assert done.message.endswith("is kept back; the version before it stays. It is no worse.")
+    assert "is kept back; the version before it stays. It is no worse." in done.message
 
 
 def test_a_fit_sees_masks_types_and_splits_and_names_its_data(rig: Rig) -> None:
@@ -369,6 +369,7 @@ def test_a_fit_sees_masks_types_and_splits_and_names_its_data(rig: Rig) -> None:
     assert (job.data_digest, seen.images) == (seen.digest, 1)
     # What the fit found out about its data is kept with the data.
     assert [one.kind for one in seen.findings] == ["left-out", "near-duplicate"]
+    assert rig.jobs.get("t1").message.endswith("to be said of its data: loupe dataset plates")
 
 
 def test_an_image_that_is_gone_is_left_out_and_named(rig: Rig) -> None:
