@@ -31,8 +31,10 @@ _FILES = {
 # What one number may differ by, relative above 1 and absolute below. fp32 only sums in another order on
 # another machine; scores are of the order of 1 to 50.
 _FP32_TOLERANCES = {SCORE: 1e-3, MAP: 1e-2, TYPES: 1e-2, EMBEDDING: 1e-2}
-# A step of eight bits is 1/256 of a layer's range, and another processor may round each one differently.
-_REDUCED_TOLERANCES = {SCORE: 5e-2, MAP: 0.2, TYPES: 0.1, EMBEDDING: 5e-2}
+# A step of eight bits is 1/256 of a layer's range, and another processor may round differently: with the same
+# int8 graph in emulated instead of integer arithmetic, scores of 40 cookies moved by .011 at most, cells of
+# their maps by .17, embeddings by .008.
+_REDUCED_TOLERANCES = {SCORE: 5e-2, MAP: 0.3, TYPES: 0.1, EMBEDDING: 5e-2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ import numpy as np
 import psutil
 import pytest
 
-from serve.triton import Lease
-from serve.versions import VersionCache
+from serve.triton import Lease, ServedModel
+from serve.versions import VersionCache, VersionFolder
+from services.adapters.clock import SystemClock
 from services.adapters.object_store import memory_store
 from services.adapters.triton import ModelServer
 from services.adapters.triton.memory import MemoryTriton
 from services.adapters.triton.server import TritonServer
 from services.domain.errors import CorruptModel, ModelUnavailable
+from services.vision.runtime import verify_folder
 from services.vision.variants import fp32_of
 from tests.poll import poll_until
 from tests.servers import TritonAccess
@@ -145,6 +147,22 @@ def _kill_stub(access: TritonAccess, name: str) -> None:
     (stub,) = [child for child in alive if any(name in word for word in child.cmdline())]
     stub.kill()
     poll_until(lambda: not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE, deadline_s=5)
+
+
+@pytest.mark.parametrize(("gain", "serving"), [(1.02, "int8"), (1.5, "fp32")])
+def test_fp32_takes_over_where_the_faster_graph_computes_other_numbers(
+    place: tuple[ModelServer, Path], tmp_path: Path, gain: float, serving: str
+) -> None:
+    server, repository = place
+    folder = write_version(tmp_path / "fitted", faster_gain=gain)
+    lease = Lease(repository, f"plates.v1.{tmp_path.name}")
+    version = VersionFolder(folder, verify_folder(folder))
+    model = ServedModel(server, lease, version, SystemClock(), threads=1)
+    assert model.variant.name == serving
+    expected = 10.2 if serving == "int8" else 10
+    bright = np.full((3, 16, 16, 3), 255, np.uint8)
+    assert model.infer(bright).scores.tolist() == pytest.approx([expected] * 3)
+    model.retire(drain_s=1)
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:

@@ -246,6 +246,12 @@ def test_the_synchronous_door_says_the_same_and_listens_on_loopback_only(plant: 
         stub = inspector_pb2_grpc.InspectorStub(channel)
         request = inspector_pb2.InspectRequest(frame=frame_pb2.Frame(image=picture(77)))
         by_gateway = from_message(stub.Inspect(request, timeout=30, wait_for_ready=True).inspection)
+        masked = inspector_pb2.InspectRequest(
+            frame=frame_pb2.Frame(image=picture(255, side_px=90)), mask=True
+        )
+        with Image.open(io.BytesIO(stub.Inspect(masked, timeout=30).mask_png)) as mask:
+            assert (mask.format, mask.mode, mask.size) == ("PNG", "RGB", (90, 90))
+            assert (np.array(mask) != 255).any()
     assert by_gateway.score == pytest.approx(by_kafka.score, abs=1e-4)
     assert (by_gateway.project, by_gateway.model_version) == (PROJECT, "v1")
     port = int(plant.at.gateway_grpc.rsplit(":", 1)[1])
