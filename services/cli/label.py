@@ -171,9 +171,9 @@ def wishes_of(what: str, verdict: Verdict | None, types: list[str], masks: list[
 
 
 def set_aside(split: Split | None, wishes: Iterable[Wish]) -> Iterator[Wish]:
-    """Yield what is said, with what the pictures are for."""
+    """Yield what is said, with what the pictures are for if that is given."""
     for name, wish in wishes:
-        yield name, wish if isinstance(wish, Rejected) else replace(wish, split=split)
+        yield name, wish if isinstance(wish, Rejected) else replace(wish, split=split or wish.split)
 
 
 def say_all(labeller: Labeller, wishes: Iterable[Wish], total: int | None, *, is_alone: bool) -> Outcome:
@@ -251,19 +251,14 @@ def _folder_wishes(folder: Path, verdict: Verdict | None, types: list[str]) -> l
         raise BadRequest(
             "--type goes with a verdict; for types in a folder make a folder per type in `masks`."
         )
-    images, drawn = read_labelled_folder(folder)
     wishes: list[Wish] = []
-    unused = set(drawn)
-    for image in images:
-        assert isinstance(image.source, Path)
-        found: list[MaskFile] = []
-        if image.label is Verdict.ANOMALY:
-            found = [MaskFile(name, str(path)) for name, path in drawn.get(image.source.stem, [])]
-            unused.discard(image.source.stem)
-        wishes.append((image.name, Statement(str(image.source), image.label, (), tuple(found))))
-    for stem in sorted(unused):
-        for _, path in drawn[stem]:
-            wishes.append((str(path), BadRequest("No anomalous photo has the name of this mask.")))
+    for image in read_labelled_folder(folder):
+        if image.fault:
+            wishes.append((image.name, BadRequest(image.fault)))
+            continue
+        drawn = tuple(MaskFile(name, str(path)) for name, path in image.masks.items())
+        said = Statement(str(image.source), image.label, image.types, drawn, split=image.split)
+        wishes.append((image.name, said))
     return wishes
 
 

@@ -26,7 +26,7 @@ from services.trainer.backbones.opening import open_backbone
 from services.trainer.dataset import SkippedImage
 from services.trainer.features import FeatureExtractor
 from services.trainer.fit import Progress, Recipe, fit_model
-from services.trainer.folders import read_folder
+from services.trainer.folders import read_photos
 from services.trainer.model_folder import CARD_FILE
 from services.trainer.promotion import Promotion
 from services.trainer.registry import new_version
@@ -165,7 +165,7 @@ def fit_folder(
     """
     project = checked_project_name(request.project)
     fitted = fit_model(
-        read_folder(request.source),
+        read_photos(request.source),
         project=project,
         version=new_version(clock.now(), secrets.token_hex(2)),
         out_dir=models / project,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from services.domain.errors import BadRequest, ImageTooLarge, UnreadableImage
 from services.domain.label import Split, Verdict
 from services.trainer.twins import Thumbnails, thumbnail_of
 from services.vision.decode import MODEL_INPUT_PX, decode
-from services.vision.masks import marked_pixels, on_grid
+from services.vision.masks import marked_pixels, on_grid, pixels_by_colour
 
 INPUT_PX = MODEL_INPUT_PX[0]
 # 1,000 inputs of 224 x 224 x 3 bytes are 150 MB, a seventh of the 1 GB that a fit may take; of larger
@@ -74,16 +74,35 @@ class LabelledImage:
         return tuple(sorted({*self.types, *self.masks}))
 
     def read(self) -> bytes:
-        """Return the encoded bytes."""
+        """Return the encoded bytes.
+
+        Raises:
+            BadRequest: its `fault`.
+            OSError: the file cannot be read.
+        """
+        if self.fault:
+            raise BadRequest(self.fault)
         return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
     def read_masks(self, size_px: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
         """Return anomaly type -> (height, width) bool, for a photo of that (width, height).
 
+        A type whose colour is not in its mask is left out: colours are often listed for a whole data set.
+
         Raises:
             BadRequest: a mask cannot be read, does not fit the photo, marks nothing or has unknown colours.
+            UnreadableImage: a mask is no image.
         """
-        return {name: _marked(name, source, size_px) for name, source in self.masks.items()}
+        coloured: dict[Path | bytes, dict[str, str]] = {}
+        marked: dict[str, NDArray[np.bool_]] = {}
+        for name, source in self.masks.items():
+            if isinstance(source, ColouredMask):
+                coloured.setdefault(source.source, {})[name] = source.colour
+            else:
+                marked[name] = marked_pixels(_mask_bytes(source, name), size_px)
+        for source, colours in coloured.items():
+            marked |= pixels_by_colour(_mask_bytes(source, ", ".join(colours)), size_px, colours)
+        return marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +262,6 @@ class Dataset:
 
 def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> tuple[_Photo, NDArray[np.float32]]:
     """Return a photo and its thumbnail, or raise why it cannot be used."""
-    if image.fault:
-        raise BadRequest(image.fault)
     seen = decode(image.read(), (input_px, input_px))
     if min(seen.width_px, seen.height_px) < MIN_SIDE_PX:
         message = (
@@ -254,6 +271,8 @@ def _read(image: LabelledImage, input_px: int, *, is_kept: bool) -> tuple[_Photo
         raise BadRequest(message)
     masks = _packed(image, (seen.width_px, seen.height_px), input_px)
     fingerprint = hashlib.sha256(seen.pixels.tobytes()).digest()
+    if len(masks) < len(image.masks):
+        image = replace(image, masks={name: image.masks[name] for name in masks})
     photo = _Photo(
         image=image,
         fingerprint=fingerprint,
@@ -273,19 +292,18 @@ def _packed_masks(image: LabelledImage, side: int) -> dict[str, NDArray[np.uint8
 
 
 def _packed(image: LabelledImage, size_px: tuple[int, int], side: int) -> dict[str, NDArray[np.uint8]]:
-    marked = image.read_masks(size_px)
+    try:
+        marked = image.read_masks(size_px)
+    except (UnreadableImage, ImageTooLarge) as error:
+        raise BadRequest(f"A mask cannot be read: {error.message}") from error
     return {name: np.packbits(on_grid(mask, side)) for name, mask in marked.items()}
 
 
-def _marked(name: str, source: MaskSource, size_px: tuple[int, int]) -> NDArray[np.bool_]:
-    colour = source.colour if isinstance(source, ColouredMask) else None
-    place = source.source if isinstance(source, ColouredMask) else source
+def _mask_bytes(source: Path | bytes, name: str) -> bytes:
     try:
-        return marked_pixels(place if isinstance(place, bytes) else place.read_bytes(), size_px, colour)
+        return source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise BadRequest(f"The mask of {name} cannot be read: {error.strerror}.") from error
-    except (UnreadableImage, ImageTooLarge) as error:
-        raise BadRequest(f"The mask of {name} cannot be read: {error.message}") from error
 
 
 def _copy(first: _Photo) -> str:

@@ -23,7 +23,7 @@ from services.trainer.dataset import LabelledImage, SkippedImage
 from services.trainer.evaluation.by_type import TypeMasks
 from services.trainer.evaluation.outcome import Outcome
 from services.trainer.evaluation.report import Evaluation, evaluate
-from services.trainer.folders import read_folder
+from services.trainer.folders import read_photos
 from services.vision.decode import decode
 from services.vision.masks import on_grid
 from services.vision.outputs import GraphOutputs, ImageOutputs
@@ -92,7 +92,7 @@ def test_photos(folder: Path) -> tuple[LabelledImage, ...]:
         BadRequest: it is no folder of labelled photos.
         NotEnoughImages: there is none.
     """
-    photos = read_folder(folder)
+    photos = read_photos(folder)
     return tuple(one for one in photos if one.split is Split.TEST) or photos
 
 

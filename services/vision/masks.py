@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from services.domain.errors import BadRequest
 from services.vision.decode import UPRIGHT_BY, decode, open_image, orientation_of
 from services.vision.regions import label_components
 
+_GROUND = "#ffffff"
 # A text in the PNG: which colour is the anomaly.
 _SIGN = "anomaly"
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
@@ -74,6 +76,45 @@ def marked_pixels(data: bytes, size_px: tuple[int, int], colour: str | None = No
             marked = marked & _of_colour(pixels, colour)
     _check_marks(marked, colour or ("white" if opaque is None else "opaque"))
     return marked
+
+
+def pixels_by_colour(
+    data: bytes, size_px: tuple[int, int], colours: Mapping[str, str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return anomaly type -> (height, width) bool of a mask with a colour per type, those that are there.
+
+    Args:
+        data: an encoded image.
+        size_px: width and height of the upright picture that the mask speaks of.
+        colours: `#rrggbb` by type. White, and what is less than half opaque, is the ground.
+
+    Raises:
+        UnreadableImage: not an image.
+        BadRequest: of another size than the picture, with a colour that nobody named, or without a single
+            marked pixel.
+    """
+    opaque = _with_transparency(data)
+    if opaque is None:
+        decoded = decode(data, size_px)
+        found_px, pixels = (decoded.width_px, decoded.height_px), decoded.pixels
+        seen = np.ones(pixels.shape[:2], np.bool_)
+    else:
+        found_px, pixels = (opaque.shape[1], opaque.shape[0]), opaque[:, :, :3]
+        seen = opaque[:, :, 3] >= _OPAQUE_FROM
+    _check_size(found_px, size_px)
+    marked = {name: seen & _of_colour(pixels, colour) for name, colour in colours.items()}
+    unnamed = seen & ~np.any([_of_colour(pixels, _GROUND), *marked.values()], axis=0)
+    if unnamed.any():
+        colour = bytes(pixels[unnamed][0]).hex()
+        message = (
+            f"The mask has {int(unnamed.sum())} pixels in colours that nobody named, "
+            f"for example #{colour}; named are {', '.join(colours.values())}."
+        )
+        raise BadRequest(message)
+    found = {name: one for name, one in marked.items() if one.any()}
+    if not found:
+        raise BadRequest(f"The mask marks nothing: no pixel of it is {' or '.join(colours.values())}.")
+    return found
 
 
 def on_grid(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

@@ -57,7 +57,7 @@ def plan_from_folder(folder: Path, *, cameras: int, seed: int) -> DemoPlan:
         BadRequest: no such folder, or nothing is left to film.
         NotEnoughImages: too few normal photos.
     """
-    images = read_folder(folder)
+    images = [one for one in read_folder(folder) if not one.fault]
     train, rest = split_normals(images, share=TRAIN_SHARE, seed=seed)
     # Before the stack is started: the fit runs beside that, and would say so half a minute later.
     check_normals(len(train))

@@ -156,15 +156,19 @@ def test_colours_name_types_and_masks_of_one_file() -> None:
     masks = Dataset([bad("a", masks=both)], input_px=160).masks(0)
     np.testing.assert_array_equal(masks["scratch"], scratch())
     assert masks["dent"].sum() == 400
+    # Colours are often listed for a whole data set: a type whose colour is not there is not in the photo.
+    more = Dataset([bad("a", masks={**both, "hole": ColouredMask(file.getvalue(), "#00ff00")})])
+    assert more.images[0].all_types == ("dent", "scratch")
 
 
 def test_a_mask_that_does_not_fit_leaves_its_photo_out(tmp_path: Path) -> None:
     wrong = {
         "size": (drawn(np.ones((80, 160), np.bool_)), "The mask has 160 x 80 pixels, the picture 160 x 160"),
         "empty": (drawn(np.zeros((160, 160), np.bool_)), "marks nothing"),
-        "none": (b"no image", "The mask of none cannot be read"),
+        "none": (b"no image", "A mask cannot be read"),
         "gone": (tmp_path / "gone.png", "The mask of gone cannot be read: No such file"),
-        "colour": (ColouredMask(drawn(scratch()), "#00ff00"), "no pixel of it is #00ff00"),
+        "colour": (ColouredMask(drawn(~scratch()), "#00ff00"), "pixels in colours that nobody named, for"),
+        "blank": (ColouredMask(drawn(np.ones((160, 160), np.bool_)), "#00ff00"), "no pixel of it is #00ff00"),
     }
     images = [bad(name, masks={name: source}) for name, (source, _) in wrong.items()]
     dataset = Dataset([*pictures(2), *images])

@@ -14,6 +14,7 @@ from services.vision.masks import (
     checked_colour,
     marked_pixels,
     on_grid,
+    pixels_by_colour,
     read_mask,
     size_of,
 )
@@ -172,3 +173,22 @@ def test_a_finer_grid_repeats_pixels() -> None:
     seen = on_grid(mask, 8)
     assert seen[2:4, 4:6].all()
     assert seen.sum() == 4
+
+
+def test_all_colours_of_a_mask_are_read_at_once_and_have_to_be_named() -> None:
+    pixels = np.full((30, 40, 3), 255, np.uint8)
+    pixels[MARKED] = (0xD6, 0x27, 0x28)
+    pixels[0:3, 0:3] = (0x1F, 0x77, 0xB4)
+    drawn = encoded(Image.fromarray(pixels))
+    names = {"scratch": "#d62728", "dent": "#1f77b4", "hole": "#00ff00"}
+    found = pixels_by_colour(drawn, SIZE_PX, names)
+    assert list(found) == ["scratch", "dent"]
+    assert (found["scratch"] == MARKED).all()
+    with pytest.raises(BadRequest, match="9 pixels in colours that nobody named, for example #1f77b4"):
+        pixels_by_colour(drawn, SIZE_PX, {"scratch": "#d62728"})
+    with pytest.raises(BadRequest, match="they have to be equal"):
+        pixels_by_colour(drawn, (80, 60), names)
+    green = pixels_by_colour(encoded(_brushed()), SIZE_PX, {"crack": "#23a436"})
+    assert (green["crack"] == MARKED).all()
+    with pytest.raises(BadRequest, match="no pixel of it is #00ff00"):
+        pixels_by_colour(encoded(Image.new("RGB", SIZE_PX, "white")), SIZE_PX, {"hole": "#00ff00"})
