@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Normal photos that must not be rejected for it; they take half a second to judge.
 _MAX_NORMALS = 48
+# The latest reviews, which are judged before and after; the replay has older ones. 75 MB at 224 px.
+_MAX_REVIEWED = 500
 # Corrections of one update; more say that the model is wrong, not a few of its verdicts.
 _MAX_CORRECTED = 32
 # Of the level at which regions are cut: what lies below is no part of an alarm.
@@ -57,7 +59,7 @@ _MIN_AGREEMENT_RATIO = 0.99
 _THREADS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Photo:
     """A labelled photo at the size of the model's input: (S, S, 3) uint8 RGB."""
 
@@ -104,15 +106,16 @@ class QuickUpdate:
         place = folder / "parent"
         parent = _Version(place, self._registry.fetch(announcement, place))
         entries = snapshot_of(self._datasets.all_entries(request.project)).entries
-        reviewed = self._photos([one for one in entries if one.origin is Origin.REVIEW], parent.manifest)
+        reviews = [one for one in entries if one.origin is Origin.REVIEW]
+        reviews.sort(key=lambda one: one.labelled_at, reverse=True)
+        reviewed = self._photos(reviews[:_MAX_REVIEWED], parent.manifest)
         normals = self._normals(entries, parent.manifest)
         work = _Work(parent, reviewed, normals)
         wrong = work.wrong()
         if not wrong:
             _refuse_unneeded(parent.manifest, reviewed)
         work.accept([one for one in wrong if not one.is_anomaly])
-        masks = {one.entry.entry_id: self._mask(one, work.memory.grid) for one in wrong if one.is_anomaly}
-        work.remember([(one, masks[one.entry.entry_id]) for one in wrong if one.is_anomaly])
+        work.remember([(one, self._mask(one, work.memory.grid)) for one in wrong if one.is_anomaly])
         left = work.check(wrong)
         corrected = [one for one in wrong if one not in left]
         saw = self._store.put_image(DATASETS_BUCKET, document_of([one.entry for one in corrected]))
