@@ -85,7 +85,7 @@ class Trainer:
             patience=self._patience,
             metrics=self.metrics,
             clock=clock,
-            work_folder=work_folder / "trainings",
+            work_folder=work_folder,
             labels_before=LabelsFirst(reader, LABELS_GROUP, clock, self._patience.is_stopping).wait,
         )
         self.app = FastStream(broker, logger=None, after_startup=[self._ready], on_shutdown=[self._stop])

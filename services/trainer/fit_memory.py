@@ -19,14 +19,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 MOST_NORMALS = 1000
 _MIB = 1 << 20
 
-# Measured 2026-11-21 (Linux, two threads, memory and aligned chosen among, 224 px): a fit peaks at 440 MiB with
-# 8 photos, 530 with 60, 918 with 300. That is the libraries, the backbone's sessions and the graph, and for
-# each photo its pixels, its cells' distances and its share of what is sorted. A fifth is added.
-_BASE_BYTES = 520 * _MIB
+# Measured 2026-11-21 (Linux, two threads, memory and aligned to choose from, 224 px): a fit peaks at 440 MiB
+# with 8 photos, 530 with 60, 918 with 300, and 1005 with 30 photos in 2 x 2 tiles. That is the libraries, the
+# backbone's sessions and the graph, which grow with the input, and for each photo its pixels, its cells'
+# distances and its share of what is sorted. A fifth is added.
+_BASE_BYTES = 560 * _MIB
+_TILE_BYTES = 130 * _MIB
 _PHOTO_BYTES = 2 * _MIB
 # torch, and a network in training; measured with the restoration family.
 _TORCH_BYTES = 900 * _MIB
-_TRAINED = ("restoration", "supervised")
+_TRAINED = ("restoration",)
 
 
 def needed_bytes(normals: int, anomalies: int, options: FitOptions) -> int:
@@ -37,8 +39,8 @@ def needed_bytes(normals: int, anomalies: int, options: FitOptions) -> int:
         anomalies: photos.
         options: families and tiles count.
     """
-    photos = min(normals, MOST_NORMALS) + anomalies
-    tiled = options.tiles**2 * photos * _PHOTO_BYTES
+    photos, tiles = min(normals, MOST_NORMALS) + anomalies, options.tiles**2
+    tiled = (tiles - 1) * _TILE_BYTES + tiles * photos * _PHOTO_BYTES
     return _BASE_BYTES + tiled + (_TORCH_BYTES if trains_network(options) else 0)
 
 
