@@ -218,7 +218,7 @@ def job_from(text: str) -> FitJob:
     )
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Block until the parent closes its end of the pipe, then end at once."""
     # Not sys.stdin: its lock, held by this thread, makes the interpreter abort at its end.
     while os.read(0, 1):
@@ -291,7 +291,7 @@ def main(folder: Path) -> None:
     from services.adapters.logs import configure_logging
 
     configure_logging("trainer.fit")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.nice(_NICE)
     (folder / _RESULT_FILE).write_text(json.dumps(_fit(folder)))
 
