@@ -70,7 +70,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Option:
+class Option:
     """One or several families together.
 
     Attributes:
@@ -137,7 +137,7 @@ def choose(
     affordable = [one for one in compared if chooser.is_affordable(one)]
     warnings: tuple[str, ...] = ()
     if affordable:
-        chosen = _preferred(affordable)
+        chosen = preferred(affordable)
     else:
         chosen = min(compared, key=lambda one: one.ms)
         warnings = (
@@ -200,7 +200,7 @@ class _Chooser:
         self._threads = threads
         self._embedding = embedding_of(coarsest_tap(extractor), evidence.means)
 
-    def compared(self) -> list[_Option]:
+    def compared(self) -> list[Option]:
         """Return each candidate alone and all together; where that is too slow, what lies between, too."""
         able = [index for index, one in enumerate(self._candidates) if one.heads]
         found = [self._option((index,)) for index in able]
@@ -211,11 +211,11 @@ class _Chooser:
             found += [self._option(members) for size in sizes for members in combinations(able, size)]
         return found
 
-    def is_affordable(self, option: _Option) -> bool:
+    def is_affordable(self, option: Option) -> bool:
         return self._options.budget_ms is None or option.ms <= self._options.budget_ms
 
     def finished(
-        self, chosen: _Option, reports: tuple[CandidateReport, ...], warnings: tuple[str, ...]
+        self, chosen: Option, reports: tuple[CandidateReport, ...], warnings: tuple[str, ...]
     ) -> Choice:
         evidence = self._evidence.of(chosen.heads)
         calibrated = self._calibrated(evidence, best_maps(evidence))
@@ -237,7 +237,7 @@ class _Chooser:
             warnings=warnings,
         )
 
-    def _option(self, members: tuple[int, ...]) -> _Option:
+    def _option(self, members: tuple[int, ...]) -> Option:
         firsts = np.cumsum([0, *(len(one.heads) for one in self._candidates)])
         places = [range(firsts[index], firsts[index + 1]) for index in members]
         heads = tuple(int(head) for place in places for head in place)
@@ -245,7 +245,7 @@ class _Chooser:
         drawn = [self._all_heads[index] for index in heads]
         scorer = self._calibrated(evidence, None).scorer
         graph = fuse(self._extractor, drawn, scorer, self._embedding, self._type_head())
-        return _Option(
+        return Option(
             name="+".join(self._candidates[index].family for index in members),
             members=members,
             heads=heads,
@@ -275,7 +275,7 @@ def quality_of(evidence: Evidence, input_px: int) -> float:
     return float(np.mean(values))
 
 
-def _preferred(options: Sequence[_Option]) -> _Option:
+def preferred(options: Sequence[Option]) -> Option:
     """Return the best of the largest options, unless a smaller one is clearly better."""
     most = max(len(one.members) for one in options)
     together = max((one for one in options if len(one.members) == most), key=lambda one: one.quality)
@@ -283,7 +283,7 @@ def _preferred(options: Sequence[_Option]) -> _Option:
     return best if best.quality > together.quality + _CLEARLY_BETTER else together
 
 
-def _reason(one: _Option, chosen: _Option, compared: Sequence[_Option], options: FitOptions) -> str:
+def _reason(one: Option, chosen: Option, compared: Sequence[Option], options: FitOptions) -> str:
     """Say in a sentence why an option was taken or not."""
     too_slow = options.budget_ms is not None and one.ms > options.budget_ms
     if one is not chosen:

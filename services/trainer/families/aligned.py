@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from services.trainer.families.folds import folds_of
 from services.trainer.families.projection import (
     TapProjection,
     concatenated,
@@ -28,7 +29,6 @@ from services.trainer.graph_builder import GraphBuilder
 
 # Leading directions kept of each position's covariance. Of 2, 4 and 8 none was best on every set.
 _RANK = 4
-_FOLDS = 5
 # Below this a fold sees less than half of how parts shift: of three photos it let through, it rejected 5 of
 # 8 good ones.
 _FEWEST_OBJECTS = 6
@@ -156,7 +156,7 @@ class AlignedFamily:
         count = len(data.normals)
         chosen = np.sort(rng.permutation(count)[:_MOST_PHOTOS])
         groups = data.groups[chosen]
-        fold_of = _folds_of(groups, rng)
+        fold_of = folds_of(groups, seed)
         wanted = set(chosen.tolist())
         parts: list[Features] = []
         for start, features in data.extractor.stream(data.normals):
@@ -308,11 +308,3 @@ def _projected(
     stacked = np.concatenate([one.matrix for one in projections], axis=1)
     patches = concatenated(features, [one.tap.name for one in projections], grid)
     return np.asarray(patches @ stacked.T + offset, np.float32)
-
-
-def _folds_of(groups: NDArray[np.int32], rng: np.random.Generator) -> dict[int, int]:
-    """Return the fold of every group; of a single group nothing can be left out."""
-    distinct = rng.permutation(np.unique(groups))
-    if len(distinct) < 2:
-        return {}
-    return {int(group): at % _FOLDS for at, group in enumerate(distinct)}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from services.trainer.calibration import calibration_of, limits_of
-from services.trainer.scorer import scores_of, standard_of, statistics_of
 
 
 def test_threshold_is_the_t_bound_of_a_fresh_observation() -> None:
@@ -60,29 +59,3 @@ def test_warnings_say_what_the_photos_cannot_support(count: int, promise: float,
     warnings = limits_of(count, promise)
     assert len(warnings) == len(said)
     assert all(part in warning for part, warning in zip(said, warnings, strict=True))
-
-
-def test_statistics_are_the_highest_cells() -> None:
-    distances = np.zeros((2, 1, 28, 28), np.float32)
-    distances[0, 0, 3, 4], distances[0, 0, 9, 9] = 6, 3
-    # head 0: highest 6, (6 + 3 + 0) / 3 = 3, (6 + 3) / 10 = 0.9; head 1: all 0
-    np.testing.assert_allclose(statistics_of(list(distances), 224), [[6, 3, 0.9, 0, 0, 0]], rtol=1e-6)
-
-
-def test_scores_rise_with_any_statistic_and_never_tie_below() -> None:
-    statistics = np.random.default_rng(0).normal(5, 0.5, (30, 6)).astype(np.float32)
-    standard = standard_of(statistics)
-    usual = standard.mean[None]
-    assert scores_of(usual, standard)[0] == 0
-    assert scores_of(usual * 1.2, standard)[0] > 1
-    assert scores_of(usual * 0.8, standard)[0] > scores_of(usual * 0.7, standard)[0]
-    scores = scores_of(statistics, standard)
-    assert len(np.unique(scores)) == len(scores)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_standard_of_few_photos_has_a_spread(count: int) -> None:
-    standard = standard_of(np.full((count, 6), 4, np.float32))
-    np.testing.assert_allclose(standard.mean, 4)
-    # 10 prior photos at 6 % of 4, over count + 9 degrees
-    np.testing.assert_allclose(standard.sd, 0.24 * np.sqrt(10 / (count + 9)), rtol=1e-5)

@@ -36,7 +36,7 @@ def test_bank_size_is_fixed_by_the_budget(extractor: FeatureExtractor) -> None:
     budget = Budget(bank_patches=60, sample_patches=500)
     for head in fit(5, extractor, budget):
         assert head.bank.shape == (60, head.spec.dims)
-        assert set(head.owners.tolist()) <= set(range(5))
+        assert [bank.shape for bank in head.folds] == [(60, head.spec.dims)] * 5
 
 
 def test_projection_of_all_dimensions_keeps_distances(extractor: FeatureExtractor) -> None:
@@ -53,15 +53,23 @@ def test_leaving_a_photo_out_raises_its_distances(extractor: FeatureExtractor) -
         known = head.distances(features)
         without = head.distances(features, [0, 1, 2, 3])
         assert known.shape == (4, head.grid, head.grid)
-        assert np.all(without >= known - 1e-3)
+        assert np.mean(without >= known) > 0.9
         assert without.mean() > known.mean() * 1.05
 
 
-def test_a_bank_of_one_photo_alone_still_compares(extractor: FeatureExtractor) -> None:
-    head, _ = fit(2, extractor, Budget(bank_patches=1, sample_patches=100))
+def test_a_fold_never_saw_the_groups_it_measures(extractor: FeatureExtractor) -> None:
+    for head in fit(7, extractor, Budget(bank_patches=10_000, sample_patches=400)):
+        whole = {patch.tobytes() for patch in head.bank}  # all of the sample
+        for fold, bank in enumerate(head.folds):
+            rest = {patch.tobytes() for patch in bank}
+            assert rest < whole
+            assert fold in head.fold_of.values()
+
+
+def test_a_sample_of_one_patch_still_compares(extractor: FeatureExtractor) -> None:
+    head, _ = fit(2, extractor, Budget(bank_patches=1, sample_patches=1))
     _, pixels = next(Dataset(pictures(2)).batches())
-    owner = int(head.owners[0])
-    assert np.isfinite(head.distances(extractor.extract(pixels), [owner, owner])).all()
+    assert np.isfinite(head.distances(extractor.extract(pixels), [0, 1])).all()
 
 
 @pytest.mark.parametrize("seed", [0, 7])
