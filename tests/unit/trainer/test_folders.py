@@ -12,7 +12,6 @@ from services.domain.errors import BadRequest, NotEnoughImages
 from services.domain.label import Split, Verdict
 from services.trainer.dataset import ColouredMask, Dataset, LabelledImage
 from services.trainer.folders import read_folder, read_labelled_folder, read_photos
-from services.trainer.splits import split_normals
 
 
 def put(folder: Path, *names: str) -> None:
@@ -58,28 +57,6 @@ def test_bad_photos_alone_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "defect/1.jpg", "1.jpg")
     with pytest.raises(BadRequest, match="none called normal, good, ok"):
         read_folder(tmp_path)
-
-
-def labelled(normals: int, anomalies: int) -> list[LabelledImage]:
-    names = [(f"n{one}", Verdict.NORMAL) for one in range(normals)]
-    names += [(f"a{one}", Verdict.ANOMALY) for one in range(anomalies)]
-    return [LabelledImage(b"", name, label) for name, label in names]
-
-
-def test_split_is_seeded_and_whole() -> None:
-    images = labelled(10, 4)
-    training, rest = split_normals(images, share=0.7, seed=3)
-    assert (len(training), len(rest)) == (7, 7)
-    assert {one.name for one in training} | {one.name for one in rest} == {one.name for one in images}
-    assert all(one.label is Verdict.NORMAL for one in training)
-    assert split_normals(images[::-1], share=0.7, seed=3) == (training, rest)
-    assert split_normals(images, share=0.7, seed=4) != (training, rest)
-
-
-@pytest.mark.parametrize(("normals", "expected"), [(0, 0), (1, 1), (2, 2), (3, 2)])
-def test_split_of_few(normals: int, expected: int) -> None:
-    training, _ = split_normals(labelled(normals, 2))
-    assert len(training) == expected
 
 
 @pytest.mark.parametrize("read", [read_folder, read_labelled_folder])
