@@ -24,7 +24,7 @@ from services.cli.layout import Column, Room, open_console, print_list
 from services.cli.settings import database_address, kafka_address, object_store
 from services.domain.errors import BadRequest, Rejected
 from services.domain.frame import IMAGE_SUFFIXES, ImageReference
-from services.domain.label import Label, Split, Verdict
+from services.domain.label import Label, Origin, Split, Verdict
 
 if TYPE_CHECKING:
     from services.adapters.object_store import ObjectStore
@@ -57,6 +57,16 @@ class Outcome:
         return sum(len(label.masks) for _, label in self.labels)
 
 
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="NAME[=#RRGGBB]", help="Anomaly type, and its colour in the mask."),
+]
+Masks = Annotated[
+    list[str] | None,
+    typer.Option("--mask", metavar="FILE", help="Where it is: white pixels, same size; one per --type."),
+]
+
+
 def label(
     project: Annotated[str, typer.Option("--project", "-p", help="Whose dataset; made if new.")],
     what: Annotated[
@@ -67,14 +77,8 @@ def label(
         Verdict | None,
         typer.Argument(help="May be left out for a folder with folders `normal` and `anomaly` in it."),
     ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option("--type", metavar="NAME[=#RRGGBB]", help="Anomaly type, and its colour in the mask."),
-    ] = None,
-    masks: Annotated[
-        list[str] | None,
-        typer.Option("--mask", metavar="FILE", help="Where it is: white pixels, same size; one per --type."),
-    ] = None,
+    types: Types = None,
+    masks: Masks = None,
     manifest: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON lines as SageMaker and Lookout for Vision write them."),
@@ -82,6 +86,9 @@ def label(
     split: Annotated[
         Split | None, typer.Option(help="What they are for; a training splits them itself if not given.")
     ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="It corrects a verdict: the model learns it within seconds.")
+    ] = False,
     author: Annotated[str | None, typer.Option(help="Who says so; your login name if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -95,7 +102,7 @@ def label(
 
     - `loupe label bad.jpg anomaly -p caps --type scratch --mask scratch.png`
     - `loupe label photos/ -p caps`
-    - `loupe label 0b5d… normal -p caps`
+    - `loupe label 0b5d… normal -p caps --review`
     """
     # Half a second of libraries that `loupe label --help` does not need.
     from services.trainer.label_manifest import read_manifest
@@ -111,7 +118,8 @@ def label(
         assert what is not None
         found = wishes_of(what, verdict, types or [], masks or [])
         wishes, total = found, len(found)
-    with _labeller(project, author or login_name()) as labeller:
+    origin = Origin.REVIEW if review else Origin.LABEL
+    with _labeller(project, author or login_name(), origin) as labeller:
         outcome = say_all(labeller, set_aside(split, wishes), total, is_alone=total == 1)
     if as_json:
         typer.echo(json.dumps(as_json_of(project, outcome), indent=1))
@@ -289,7 +297,7 @@ def _frame_id_of(text: str) -> UUID:
 
 
 @contextmanager
-def _labeller(project: str, author: str) -> Iterator[Labeller]:
+def _labeller(project: str, author: str, origin: Origin) -> Iterator[Labeller]:
     """Give a labeller on the stack, or on what the environment names."""
     from datetime import UTC, datetime
 
@@ -306,6 +314,7 @@ def _labeller(project: str, author: str) -> Iterator[Labeller]:
             producer=producer,
             frame_image=partial(_frame_image, store=store),
             now=lambda: datetime.now(UTC),
+            origin=origin,
         )
     finally:
         producer.close()

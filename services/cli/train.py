@@ -45,19 +45,23 @@ _UNTAKEN_AFTER_S = 10.0
 _LISTED = 30
 
 
+Promise = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share of good parts that may be rejected (0.001-0.5).")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(metavar="MS", help="Most milliseconds an image on two threads; no limit if not given."),
+]
+Families = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only this kind of detector; may be repeated.")
+]
+
+
 def train(
     project: Annotated[str | None, typer.Argument(metavar="[PROJECT]")] = None,
-    max_false_reject: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of good parts that may be rejected (0.001-0.5).")
-    ] = 0.02,
-    budget_ms: Annotated[
-        float | None,
-        typer.Option(metavar="MS", help="Most milliseconds an image on two threads; no limit if not given."),
-    ] = None,
-    family: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this kind of detector; may be repeated."),
-    ] = None,
+    max_false_reject: Promise = 0.02,
+    budget_ms: Budget = None,
+    family: Families = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Also try kinds that train a network, for minutes.")
     ] = False,
@@ -65,6 +69,9 @@ def train(
         int, typer.Option(min=1, max=4, help="Tiles along each side: more see smaller defects.")
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The same labels and seed give the same detector.")] = 0,
+    update: Annotated[
+        bool, typer.Option("--update", help="Only take what reviewers corrected into the memory: seconds.")
+    ] = False,
     wait: Annotated[
         bool | None, typer.Option("--wait/--no-wait", help="Show how far it is; so it does on a terminal.")
     ] = None,
@@ -108,10 +115,11 @@ def train(
     if on_request or after_labels is not None or nightly is not None:
         _set_policy(project, after_labels, nightly, options, as_json=as_json)
         return
-    _train(project, options, is_waiting=console.is_terminal if wait is None else wait, as_json=as_json)
+    is_waiting = console.is_terminal if wait is None else wait
+    _train(project, options, is_update=update, is_waiting=is_waiting, as_json=as_json)
 
 
-def _train(project: str, options: FitOptions, *, is_waiting: bool, as_json: bool) -> None:
+def _train(project: str, options: FitOptions, *, is_update: bool, is_waiting: bool, as_json: bool) -> None:
     from services.adapters.broker.kafka import KafkaBrokerProducer
     from services.domain.project import checked_project_name
     from services.trainer.jobs import Jobs
@@ -124,6 +132,7 @@ def _train(project: str, options: FitOptions, *, is_waiting: bool, as_json: bool
         requested_at=now,
         author=login_name(),
         options=options,
+        is_update=is_update,
     )
     producer = KafkaBrokerProducer(kafka_address())
     try:

@@ -35,6 +35,7 @@ from services.trainer.policies import Policies, PolicyWatch
 from services.trainer.promotion import Promotion
 from services.trainer.proving import prover_of
 from services.trainer.registry import Registry
+from services.trainer.reviews import ReviewWatch
 from services.trainer.settings import FitPlace, TrainerSettings
 from services.trainer.update import QuickUpdate
 
@@ -69,9 +70,11 @@ class Trainer:
         engine = open_engine(settings.database_url)
         datasets, jobs, registry = Datasets(engine, store, clock), Jobs(engine), Registry(engine, store)
         watch = PolicyWatch(Policies(engine), datasets, jobs, producer, clock)
-        self._watching = threading.Thread(
-            target=watch.run, args=(self._patience.is_stopping,), name="policies", daemon=True
-        )
+        reviews = ReviewWatch(engine, jobs, producer, clock)
+        self._watching = [
+            threading.Thread(target=run, args=(self._patience.is_stopping,), name=name, daemon=True)
+            for name, run in (("policies", watch.run), ("reviews", reviews.run))
+        ]
         work_folder = settings.home / "trainer"
         training = TrainingStep(
             bringer=Bringer(datasets, DatasetVersions(engine, store), self._patience, clock),
@@ -123,7 +126,8 @@ class Trainer:
 
     def _ready(self) -> None:
         self.is_ready = True
-        self._watching.start()
+        for thread in self._watching:
+            thread.start()
 
     def _stop_for(self, error: StopProcess) -> None:
         logger.error("stopping: %s", error.message)

@@ -18,7 +18,7 @@ from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import DATASETS_BUCKET
 from services.domain.errors import BadRequest
 from services.domain.frame import ImageReference
-from services.domain.label import Label, Mask, Split, Verdict, entry_id_of
+from services.domain.label import Label, Mask, Origin, Split, Verdict, entry_id_of
 from services.domain.project import checked_project_name
 from services.vision.masks import read_mask, size_of
 from services.wire.label import LONGEST_AUTHOR, encode_label
@@ -73,8 +73,11 @@ class Labeller:
         producer: Producer,
         frame_image: Callable[[UUID], ImageReference],
         now: Callable[[], datetime],
+        origin: Origin = Origin.LABEL,
     ) -> None:
         """Use `frame_image` to find a frame's kept pixels; it raises as `datasets.image_of_frame`.
+
+        With `Origin.REVIEW` everything said corrects what a model said.
 
         Raises:
             BadRequest: no project, or no author, can have that name.
@@ -87,6 +90,7 @@ class Labeller:
         self._producer = producer
         self._frame_image = frame_image
         self._now = now
+        self._origin = origin
         self._deliveries: list[Delivery] = []
 
     def say(self, said: Statement) -> Label:
@@ -114,6 +118,7 @@ class Labeller:
             masks=tuple(Mask(name, self._store.put_image(DATASETS_BUCKET, mask)) for name, mask in drawn),
             author=self._author,
             split=said.split,
+            origin=self._origin,
         )
         self._deliveries.append(self._producer.send(encode_label(label)))
         return label

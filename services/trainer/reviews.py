@@ -1,0 +1,99 @@
+"""What reviewers corrected asks for a quick update by itself, once they pause for a moment (arrow 6).
+
+It asks on `loupe.training` like anyone else. The id follows from the latest review, so it is asked for once,
+however often and by however many trainers. Does not update (`services.trainer.update`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, func, select
+
+from services.adapters.broker import Producer
+from services.adapters.clock import Clock
+from services.adapters.database import reading
+from services.adapters.database.tables import dataset_entries, model_versions
+from services.domain.errors import Rejected, RetryLater
+from services.domain.label import Origin
+from services.domain.model_version import TrainingRequest, VersionState
+from services.trainer.jobs import Jobs
+from services.wire.training import encode_training_request
+
+logger = logging.getLogger(__name__)
+
+BY_REVIEW = "review"
+LOOK_EVERY_S = 1.0
+# Someone who goes through a list of alarms says something every second or two; together they are one update.
+QUIET_S = 3.0
+_PRODUCE_TIMEOUT_S = 30.0
+
+
+class ReviewWatch:
+    """Asks for the updates that reviews make due; `run` is the trainer's thread for it."""
+
+    def __init__(self, engine: Engine, jobs: Jobs, producer: Producer, clock: Clock) -> None:
+        """Look at the reviews in `engine`, and publish by `producer`."""
+        self._engine = engine
+        self._jobs = jobs
+        self._producer = producer
+        self._clock = clock
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look every second until told to stop."""
+        while not stopping.wait(LOOK_EVERY_S):
+            try:
+                self.look()
+            except (RetryLater, Rejected) as error:
+                logger.warning("reviews: %s", error.message)
+
+    def look(self) -> tuple[TrainingRequest, ...]:
+        """Ask for what is due now, and return it.
+
+        Raises:
+            RetryLater: a neighbour is away; the rest is asked for at the next look.
+        """
+        now, asked = self._clock.now(), []
+        for project, last_at in self._reviewed():
+            request = TrainingRequest(
+                training_id=f"{project}-{BY_REVIEW}-{last_at:%Y%m%d-%H%M%S-%f}",
+                project=project,
+                requested_at=now,
+                author=BY_REVIEW,
+                trigger=BY_REVIEW,
+                is_update=True,
+            )
+            if now - last_at < timedelta(seconds=QUIET_S) or self._jobs.knows(request.training_id):
+                continue
+            # What runs has to end first: it may be the fit that makes the update needless.
+            if not self._jobs.is_busy(project):
+                self._ask(request)
+                asked.append(request)
+        return tuple(asked)
+
+    def _ask(self, request: TrainingRequest) -> None:
+        # Kafka first: a job without a record would wait for ever, a record without a job makes one.
+        self._producer.send(encode_training_request(request)).result(_PRODUCE_TIMEOUT_S)
+        self._jobs.queue(request)
+        logger.info("the update %s is due", request.training_id)
+
+    def _reviewed(self) -> list[tuple[str, datetime]]:
+        """Return each project with reviews since its newest whole fit, and the time of the latest of them."""
+        served_since = (
+            select(model_versions.c.project, func.max(model_versions.c.created_at).label("at"))
+            .where(model_versions.c.state == VersionState.PROMOTED.value, model_versions.c.parent == "")
+            .group_by(model_versions.c.project)
+            .subquery()
+        )
+        table = dataset_entries.c
+        query = (
+            select(table.project, func.max(table.stored_at))
+            .join(served_since, served_since.c.project == table.project)
+            .where(table.origin == Origin.REVIEW.value, table.stored_at > served_since.c.at)
+            .group_by(table.project)
+            .order_by(table.project)
+        )
+        with reading(self._engine) as connection:
+            return [(project, last_at) for project, last_at in connection.execute(query)]
