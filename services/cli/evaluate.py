@@ -64,9 +64,9 @@ def evaluate(
     # A second of libraries that `loupe evaluate --help` does not need.
     from services.embedded.judges import open_version
     from services.embedded.stack import running_stack
-    from services.trainer.evaluating import judge_photos, test_photos
+    from services.trainer.evaluating import judge_photos, read_test_photos
 
-    photos = test_photos(folder)
+    photos = read_test_photos(folder)
     settings = EmbeddedSettings()
     model = open_version(settings.home_folder, running_stack(settings), project, version)
     with _progress(is_shown=not as_json) as tell:

@@ -23,7 +23,7 @@ from services.trainer.dataset import LabelledImage, SkippedImage
 from services.trainer.evaluation.by_type import TypeMasks
 from services.trainer.evaluation.outcome import Outcome
 from services.trainer.evaluation.report import Evaluation, evaluate
-from services.trainer.folders import read_photos
+from services.trainer.folders import read_folder, read_labelled_folder, read_manifest_file
 from services.vision.decode import decode
 from services.vision.masks import on_grid
 from services.vision.outputs import GraphOutputs, ImageOutputs
@@ -85,14 +85,22 @@ class Photo:
     masks: dict[str, NDArray[np.bool_]]
 
 
-def test_photos(folder: Path) -> tuple[LabelledImage, ...]:
-    """Return what of a folder of labelled photos tests: what it says does, else all.
+def read_test_photos(place: Path) -> tuple[LabelledImage, ...]:
+    """Return what of a folder or a manifest of labelled photos tests: what it says does, else all.
+
+    A folder without folders in it that say what is normal and what is not holds good parts.
 
     Raises:
-        BadRequest: it is no folder of labelled photos.
-        NotEnoughImages: there is none.
+        BadRequest: it is neither.
+        NotEnoughImages: there is no photo.
     """
-    photos = read_photos(folder)
+    if place.is_file():
+        photos = read_manifest_file(place)
+    else:
+        try:
+            photos = read_labelled_folder(place)
+        except BadRequest:
+            photos = read_folder(place)
     return tuple(one for one in photos if one.split is Split.TEST) or photos
 
 

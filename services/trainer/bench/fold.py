@@ -11,6 +11,7 @@ import json
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -28,8 +29,9 @@ from services.trainer.bench.sets import read_sets
 from services.trainer.evaluating import Judged, judge_photos
 from services.trainer.evaluation.by_type import TypeMasks
 from services.trainer.evaluation.outcome import Outcome
+from services.trainer.fit_process import end_with_parent
 
-_JOB, _RESULT = "job.json", "fold.json"
+_JOB, _RESULT, _LOG = "job.json", "fold.json", "log"
 _ARRAYS = ("maps", "masks", "drawn", "found")
 # Restoration with its full training is the longest that a bench asks for.
 _TIMEOUT_S = 3600.0
@@ -109,10 +111,20 @@ def run_fold(job: FoldJob, folder: Path) -> FoldResult:
     folder.mkdir(parents=True)
     (folder / _JOB).write_text(json.dumps(asdict(job)))
     command = [sys.executable, "-m", __name__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    with (folder / _LOG).open("wb") as log:
+        # The child holds the other end of this pipe and ends when it closes, at the latest with this process.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        try:
+            status = child.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            message = f"The fit was ended after {_TIMEOUT_S:.0f} s."
+            raise Rejected(message, timeout_s=_TIMEOUT_S) from None
+        finally:
+            child.kill()
+            child.communicate()
     if not (folder / _RESULT).is_file():
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise Rejected(f"The fit crashed: {last}", status=done.returncode)
+        last = ((folder / _LOG).read_text(errors="replace").strip().splitlines() or [f"status {status}"])[-1]
+        raise Rejected(f"The fit crashed: {last}", status=status)
     result = json.loads((folder / _RESULT).read_text())
     if "reason" in result:
         raise Rejected(result["reason"])
@@ -218,6 +230,7 @@ def _save_arrays(folder: Path, judged: Judged, map_threshold: float) -> None:
 
 def main(folder: Path) -> None:
     """Do what `job.json` in `folder` says."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     said = json.loads((folder / _JOB).read_text())
     job = FoldJob(**{**said, "protocol": Protocol(said["protocol"]), "families": tuple(said["families"])})
     try:

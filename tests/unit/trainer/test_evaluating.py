@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from services.domain.errors import NotEnoughImages
 from services.domain.label import Verdict
 from services.domain.model_version import AnomalyType, Backbone, Calibration, Manifest, TensorSpec
 from services.trainer.dataset import LabelledImage
-from services.trainer.evaluating import MAP_PX, judge_photos
+from services.trainer.evaluating import MAP_PX, judge_photos, read_test_photos
 from services.vision.outputs import GraphOutputs
 from services.vision.runtime import OnnxModel
 from tests.unit.serve.models import picture, write_version
@@ -160,3 +161,34 @@ def test_a_version_on_disk_is_judged(tmp_path: Path) -> None:
     # 51 / 25.5 is 2.
     assert judged.outcomes[0].score == pytest.approx(2.0)
     assert judged.outcomes[0].verdict is Verdict.NORMAL
+
+
+def test_what_a_folder_sets_apart_for_the_test_is_all_that_is_judged(tmp_path: Path) -> None:
+    for name in ("train/normal/a.png", "test/normal/b.png", "test/anomaly/scratch/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(picture(50))
+    found = read_test_photos(tmp_path)
+    assert [(one.name, one.label) for one in found] == [
+        ("test/normal/b.png", Verdict.NORMAL),
+        ("test/anomaly/scratch/c.png", Verdict.ANOMALY),
+    ]
+    assert found[1].types == ("scratch",)
+
+
+@pytest.mark.parametrize(("folder", "label"), [("anomaly", Verdict.ANOMALY), (".", Verdict.NORMAL)])
+def test_anomalies_alone_and_good_parts_alone_can_be_judged(
+    tmp_path: Path, folder: str, label: Verdict
+) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "a.png").write_bytes(picture(50))
+    (one,) = read_test_photos(tmp_path)
+    assert one.label is label
+
+
+def test_a_manifest_is_judged_photo_by_photo(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(50))
+    about = {"class-name": "anomaly", "type": "groundtruth/image-classification"}
+    line = {"source-ref": "a.png", "anomaly-label": 1, "anomaly-label-metadata": about}
+    (tmp_path / "test.manifest").write_text(json.dumps(line) + "\n")
+    (one,) = read_test_photos(tmp_path / "test.manifest")
+    assert (one.fault, one.label) == ("", Verdict.ANOMALY)
