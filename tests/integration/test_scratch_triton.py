@@ -76,19 +76,29 @@ def test_a_server_that_cannot_start_in_time_is_told(parts: TritonParts) -> None:
 
 
 _HOLD = """
-import sys, time
+import sys
 from pathlib import Path
+from services.adapters.triton.repository import write_model
 from services.trainer.scratch_triton import ScratchTriton, TritonParts
-with ScratchTriton(TritonParts(Path(sys.argv[1]), Path(sys.argv[2]))) as scratch:
+from services.vision.runtime import verify_folder
+from services.vision.variants import fp32_of
+server, python, version = map(Path, sys.argv[1:])
+manifest = verify_folder(version)
+with ScratchTriton(TritonParts(server, python)) as scratch:
+    write_model(scratch.repository / "m", version, manifest, fp32_of(manifest), 1)
+    scratch.server.load("m")
     print(scratch.process_id, flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("killed", ["trainer", "guard"])
-def test_the_server_ends_with_a_killed_trainer(parts: TritonParts, killed: str) -> None:
+def test_the_server_and_its_models_end_with_a_killed_trainer(
+    parts: TritonParts, killed: str, tmp_path: Path
+) -> None:
+    version = write_version(tmp_path, "v1")
     trainer = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(parts.server), str(parts.python)],
+        [sys.executable, "-c", _HOLD, str(parts.server), str(parts.python), str(version)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -96,7 +106,7 @@ def test_the_server_ends_with_a_killed_trainer(parts: TritonParts, killed: str) 
         guard = psutil.Process(int(trainer.stdout.readline()))
         family = [guard, *guard.children(recursive=True)]
         regions = [word.partition("=")[2] for one in family for word in one.cmdline() if "shm-region" in word]
-        assert len(family) > 1
+        assert len(family) > 2  # the guard, the server and the model's own process
         (trainer if killed == "trainer" else guard).kill()
         poll_until(
             lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family),

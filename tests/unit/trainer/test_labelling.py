@@ -14,7 +14,7 @@ from services.adapters.broker.memory import MemoryBroker, MemoryProducer
 from services.adapters.object_store.store import FRAMES_BUCKET, ObjectStore, folder_store
 from services.domain.errors import BadRequest, UnknownObject, UnreadableImage
 from services.domain.frame import ImageReference
-from services.domain.label import Label, Split, Verdict, entry_id_of
+from services.domain.label import Label, Origin, Split, Verdict, entry_id_of
 from services.domain.topics import LABELS
 from services.trainer.labelling import Labeller, MaskFile, Statement
 from services.wire.label import decode_label
@@ -127,6 +127,17 @@ def test_what_cannot_be_said_publishes_and_stores_nothing(
         desk.labeller.say(said)
     assert desk.published() == []
     assert desk.store.list("s3://loupe-datasets") == ()
+
+
+def test_what_corrects_a_verdict_says_so(desk: Desk) -> None:
+    reviewer = Labeller(
+        "plates", "ada", store=desk.store, producer=MemoryProducer(desk.broker),
+        frame_image=desk.frames.__getitem__, now=lambda: AT, origin=Origin.REVIEW,
+    )  # fmt: skip
+    said = Statement(desk.put("a.png", picture(7)), Verdict.NORMAL)
+    reviewer.say(said)
+    desk.labeller.say(said)
+    assert [label.origin for label in desk.published()] == [Origin.REVIEW, Origin.LABEL]
 
 
 def test_a_project_needs_a_name_that_can_be_one(desk: Desk) -> None:
