@@ -58,7 +58,7 @@ Families = Annotated[
 
 
 def train(
-    project: Annotated[str | None, typer.Argument(metavar="[PROJECT]")] = None,
+    project: Annotated[str | None, typer.Argument(help="Whose model.")] = None,
     max_false_reject: Promise = 0.02,
     budget_ms: Budget = None,
     family: Families = None,
