@@ -20,7 +20,7 @@ from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.database import insert_or_ignore, reading, writing
 from services.adapters.database.tables import dataset_versions, training_policies
-from services.domain.errors import BadRequest, Rejected, RetryLater
+from services.domain.errors import BadRequest, LoupeError
 from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, TrainingRequest
 from services.domain.project import checked_project_name
 from services.trainer.datasets import Changes, Datasets
@@ -157,8 +157,10 @@ class PolicyWatch:
         while not stopping.wait(LOOK_EVERY_S):
             try:
                 self.look()
-            except (RetryLater, Rejected) as error:
+            except LoupeError as error:
                 logger.warning("policies: %s", error.message)
+            except Exception:  # one bad moment must not end all policies
+                logger.exception("policies")
 
     def look(self) -> tuple[TrainingRequest, ...]:
         """Ask for what is due now, and return it.

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import Engine
@@ -16,7 +18,7 @@ from services.adapters.clock import FakeClock
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import folder_store
-from services.domain.errors import BadRequest
+from services.domain.errors import BadRequest, DatabaseUnavailable
 from services.domain.label import Label, Verdict, entry_id_of
 from services.domain.model_version import DEFAULT_OPTIONS, FitOptions
 from services.domain.topics import TRAINING
@@ -198,6 +200,34 @@ def test_killed_after_asking_and_before_noting_it_asks_for_the_same(watch: Watch
     first, again = map(decode_training_request, watch.broker.records(TRAINING.name))
     assert first.training_id == again.training_id
     assert first.options == replace(DEFAULT_OPTIONS, tiles=2)
+
+
+class ThreeLooks(threading.Event):
+    """Says stop at the fourth look."""
+
+    looks = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.looks += 1
+        return self.looks > 3
+
+
+def test_one_bad_moment_does_not_end_all_policies(watch: Watch) -> None:
+    class BadMoments(Policies):
+        errors: ClassVar[list[Exception]] = [DatabaseUnavailable("away"), ValueError("odd row")]
+
+        def all(self) -> tuple[Policy, ...]:
+            if self.errors:
+                raise self.errors.pop(0)
+            return super().all()
+
+    watch.policies.put(AFTER_3)
+    watch.label(b"1", b"2", b"3")
+    watch.clock.advance(QUIET_S)
+    producer = MemoryProducer(watch.broker)
+    policies = BadMoments(watch.engine)
+    PolicyWatch(policies, watch.datasets, watch.jobs, producer, watch.clock).run(ThreeLooks())
+    assert len(watch.broker.records(TRAINING.name)) == 1
 
 
 def test_what_was_cancelled_is_not_asked_for_again_until_labels_come(watch: Watch) -> None:
