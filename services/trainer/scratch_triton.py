@@ -110,7 +110,7 @@ class ScratchTriton:
         command = _command(link, self._parts.python, self.repository, port, shared_memory)
         with (self._folder / "log").open("wb") as log:
             self._guard = subprocess.Popen(
-                [sys.executable, "-m", __name__, shared_memory, *command],
+                [sys.executable, "-m", __name__, str(self._folder), shared_memory, *command],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self.server = TritonServer(f"127.0.0.1:{port}")
@@ -171,15 +171,18 @@ def _free_port() -> int:
         return port
 
 
-def _guard(shared_memory: str, command: list[str]) -> int:
+def _guard(folder: Path, shared_memory: str, command: list[str]) -> int:
     """Run the server until the pipe to the trainer closes or it ends by itself; leave nothing behind."""
     # Of the main thread, which lives as long as this process: the kernel goes by threads.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
-    threading.Thread(target=_wait_for_end_of_pipe, args=(child.pid,), daemon=True).start()
+    is_over = threading.Event()
+    threading.Thread(target=_wait_for_end_of_pipe, args=(child.pid, is_over), daemon=True).start()
     status = child.wait()
     _end_stubs(shared_memory)
     for region in _SHARED_MEMORY.glob(f"{shared_memory}*"):
         region.unlink(missing_ok=True)
+    if is_over.is_set():  # else the trainer is there, and reads the log
+        shutil.rmtree(folder, ignore_errors=True)
     return status
 
 
@@ -191,10 +194,11 @@ def _end_stubs(shared_memory: str) -> None:
                 one.kill()
 
 
-def _wait_for_end_of_pipe(process_id: int) -> None:
+def _wait_for_end_of_pipe(process_id: int, is_over: threading.Event) -> None:
     # Not sys.stdin: its lock, held by this thread, makes the interpreter abort at its end.
     while os.read(0, 1):
         pass
+    is_over.set()
     os.kill(process_id, signal.SIGKILL)  # its models hold no state, and SIGTERM takes seconds
 
 
@@ -203,4 +207,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_guard(sys.argv[1], sys.argv[2:]))
+    sys.exit(_guard(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

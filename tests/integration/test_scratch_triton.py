@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.domain.errors import ModelUnavailable
 from services.embedded.leftovers import remove_shared_memory
 from services.trainer.proving import ScratchProver
 from services.trainer.scratch_triton import ScratchTriton, TritonParts
@@ -69,10 +71,27 @@ def test_a_graph_that_triton_cannot_load_is_never_promoted(parts: TritonParts, t
 
 def test_a_server_that_cannot_start_in_time_is_told(parts: TritonParts) -> None:
     with (
-        pytest.raises(Exception, match="did not answer within 0 s"),
+        pytest.raises(ModelUnavailable, match="did not answer within 0 s"),
         ScratchTriton(parts, start_timeout_s=0.0),
     ):
         pass
+
+
+def test_a_server_that_ends_at_once_is_told_with_its_last_words(parts: TritonParts, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "tritonserver"
+    program.write_text("#!/bin/sh\necho no such backend\nexit 1\n")
+    program.chmod(0o755)
+    broken = TritonParts(tmp_path, parts.python)
+    with (
+        pytest.raises(ModelUnavailable, match="tritonserver ended at once: no such backend"),
+        ScratchTriton(broken),
+    ):
+        pass
+    version = write_version(tmp_path, "v1")
+    proof = ScratchProver(broken).prove(version, verify_folder(version))
+    assert proof.is_proved
+    assert "by ONNX Runtime in the trainer's process; tritonserver ended at once" in proof.sentence
 
 
 _HOLD = """
@@ -105,6 +124,7 @@ def test_the_server_and_its_models_end_with_a_killed_trainer(
         assert trainer.stdout is not None
         guard = psutil.Process(int(trainer.stdout.readline()))
         family = [guard, *guard.children(recursive=True)]
+        folder = Path(guard.cmdline()[3])
         regions = [word.partition("=")[2] for one in family for word in one.cmdline() if "shm-region" in word]
         assert len(family) > 2  # the guard, the server and the model's own process
         (trainer if killed == "trainer" else guard).kill()
@@ -113,9 +133,12 @@ def test_the_server_and_its_models_end_with_a_killed_trainer(
             deadline_s=20,
             what="the server's end",
         )
+        if killed == "trainer":
+            assert not folder.exists()
     finally:
         trainer.kill()
         trainer.communicate()
         if killed == "guard":  # whose last work it is
+            shutil.rmtree(folder, ignore_errors=True)
             for region in regions:
                 remove_shared_memory(region.rpartition("=")[2])
