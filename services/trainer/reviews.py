@@ -16,7 +16,7 @@ from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.database import reading
 from services.adapters.database.tables import dataset_entries, model_versions
-from services.domain.errors import Rejected, RetryLater
+from services.domain.errors import LoupeError
 from services.domain.label import Origin
 from services.domain.model_version import TrainingRequest, VersionState
 from services.trainer.jobs import Jobs
@@ -46,8 +46,10 @@ class ReviewWatch:
         while not stopping.wait(LOOK_EVERY_S):
             try:
                 self.look()
-            except (RetryLater, Rejected) as error:
+            except LoupeError as error:
                 logger.warning("reviews: %s", error.message)
+            except Exception:  # one bad moment must not end all updates
+                logger.exception("reviews")
 
     def look(self) -> tuple[TrainingRequest, ...]:
         """Ask for what is due now, and return it.
