@@ -157,12 +157,16 @@ class SupervisedFamily:
 
     def why_not(self, data: FitData) -> str | None:
         """See `Family.why_not`."""
-        masked = sum(bool(one.masks) for one in data.anomalies.images)
-        if masked >= _FEWEST_MASKED or (not masked and len(data.anomalies) >= _FEWEST_ANOMALIES):
+        objects = data.anomalies.groups()
+        masked = {int(group) for group, one in zip(objects, data.anomalies.images, strict=True) if one.masks}
+        distinct = set(objects.tolist())
+        enough = len(masked) >= _FEWEST_MASKED or (not masked and len(distinct) >= _FEWEST_ANOMALIES)
+        if enough and len(set(data.groups.tolist())) > 1:
             return None
         return (
-            f"It needs {_FEWEST_MASKED} anomalous photos with masks, or without any masks "
-            f"{_FEWEST_ANOMALIES} anomalous photos; there are {len(data.anomalies)}, {masked} with masks."
+            f"It needs good photos of two parts or more, and {_FEWEST_MASKED} different anomalous photos "
+            f"with masks, or without any masks {_FEWEST_ANOMALIES}; there are {len(distinct)}, "
+            f"{len(masked)} with masks."
         )
 
     def fit(self, data: FitData, budget: Budget, seed: int, progress: StageProgress) -> Candidate:  # noqa: ARG002

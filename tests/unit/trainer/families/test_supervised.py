@@ -165,6 +165,8 @@ def test_too_few_photos_are_refused_with_numbers(extractor: FeatureExtractor) ->
         assert reason is not None
         assert f"there are {len(anomalies)}," in reason
     assert SupervisedFamily().why_not(data_of(extractor, unmasked)) is None
+    of_one_part = FitData(Dataset(pictures(2)), np.zeros(2, np.int32), Dataset(unmasked), extractor)
+    assert "good photos of two parts" in (SupervisedFamily().why_not(of_one_part) or "")
 
 
 def test_verdicts_alone_teach_an_image_score_and_no_types(extractor: FeatureExtractor) -> None:
