@@ -2,7 +2,8 @@
 
 Image-wise, a photo has a type if somebody named it or drew its mask, and was found to have it if the model
 says so. **Mean IoU is over the photos that have the type in truth and a drawn mask of it**: photos without
-it would count 1 or 0 by the mere presence of a pixel. Pixel-wise figures are over all photos whose pixels
+it would count 1 or 0 by the mere presence of a pixel. Anomalous photos whose type nobody said count neither
+for nor against a type. Pixel-wise figures are over all photos whose pixels
 are known: normal ones, and anomalous ones with any mask.
 """
 
@@ -94,7 +95,9 @@ def _row(name: str, outcomes: Sequence[Outcome], masks: TypeMasks | None, *, has
     if not has_types:  # a model that names nothing is not wrong about names
         return row
     hits = sum(name in one.found_types for one in those)
-    false_alarms = sum(name in one.found_types for one in outcomes) - hits
+    # Where somebody said "anomaly" and not which, a type that is found is neither right nor wrong.
+    told = [one for one in outcomes if one.types or not one.is_anomalous]
+    false_alarms = sum(name in one.found_types for one in told) - hits
     misses = len(those) - hits
     row = replace(
         row,

@@ -34,6 +34,11 @@ def test_images_are_counted_by_type() -> None:
     assert (hole.f1, hole.mean_iou) == (1, None)
 
 
+def test_an_anomaly_whose_type_nobody_said_counts_neither_way() -> None:
+    unsaid = Outcome("g", BAD, 6, BAD, 0.9, (), ("crack",))
+    assert rows_by_type([*OUTCOMES, unsaid])[0] == rows_by_type(OUTCOMES)[0]
+
+
 def test_a_model_without_types_is_only_told_what_it_missed() -> None:
     unnamed = [
         Outcome(one.name, one.truth, one.score, one.verdict, one.confidence, one.types) for one in OUTCOMES
