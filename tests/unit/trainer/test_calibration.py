@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from services.trainer.calibration import calibration_of, limits_of
+from services.vision.scoring import normal_tail
 
 
 def test_threshold_is_the_t_bound_of_a_fresh_observation() -> None:
@@ -59,3 +60,39 @@ def test_warnings_say_what_the_photos_cannot_support(count: int, promise: float,
     warnings = limits_of(count, promise)
     assert len(warnings) == len(said)
     assert all(part in warning for part, warning in zip(said, warnings, strict=True))
+
+
+@pytest.mark.parametrize("count", [30, 100, 400])
+@pytest.mark.parametrize("promise", [0.005, 0.02, 0.05])
+def test_promise_holds_for_scores_with_a_heavy_tail(count: int, promise: float) -> None:
+    rng = np.random.default_rng(count)
+    trials = 400
+    # Gamma of shape 2 has skewness 1.4 and, unlike a normal distribution, an exponential tail.
+    drawn = 0.4 * rng.gamma(2, 1, (trials, count)).astype(np.float32)
+    thresholds = np.array([calibration_of(row, promise, map_threshold=1.0).threshold for row in drawn])
+    fresh = 0.4 * rng.gamma(2, 1, (trials, 50))
+    rejected = np.mean(fresh >= thresholds[:, None])
+    # Where counting supports it, the promise; below one photo it is extrapolated and may be off.
+    is_supported = promise * (count + 1) >= 1
+    assert rejected <= (1.1 * promise if is_supported else 1.4 / (count + 1))
+
+
+def test_one_odd_photo_moves_the_threshold_by_the_spread_alone() -> None:
+    scores = np.random.default_rng(0).normal(0, 0.6, 30).astype(np.float32)
+    odd = np.append(scores[:-1], np.float32(4))
+    usual, moved = (calibration_of(row, 0.02, map_threshold=1.0) for row in (scores, odd))
+    assert usual.threshold < moved.threshold < 2.5
+
+
+@pytest.mark.parametrize("count", [20, 60, 200])
+def test_the_tail_that_confidence_reads_is_reliable(count: int) -> None:
+    rng = np.random.default_rng(7)
+    shares: dict[float, list[float]] = {level: [] for level in (0.02, 0.05, 0.1, 0.2)}
+    for _ in range(150):
+        calibration = calibration_of(rng.normal(0.4, 0.6, count).astype(np.float32), 0.02, map_threshold=1.0)
+        tails = np.array([normal_tail(score, calibration) for score in rng.normal(0.4, 0.6, 40)])
+        for level, found in shares.items():
+            found.append(float(np.mean(tails <= level)))
+    for level, found in shares.items():
+        # 6,000 frames: three standard errors are 0.5 to 1.5 %; and the spread is rather too wide.
+        assert 0.4 * level <= np.mean(found) <= level + 0.016
