@@ -6,6 +6,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from PIL import Image
 
 from services.domain.errors import BadRequest, UnreadableImage
@@ -18,6 +22,7 @@ from services.vision.masks import (
     read_mask,
     size_of,
 )
+from services.vision.regions import label_components
 
 SIZE_PX = (40, 30)
 # A marked rectangle of 10 x 5 pixels.
@@ -192,3 +197,17 @@ def test_all_colours_of_a_mask_are_read_at_once_and_have_to_be_named() -> None:
     assert (green["crack"] == MARKED).all()
     with pytest.raises(BadRequest, match="no pixel of it is #00ff00"):
         pixels_by_colour(encoded(Image.new("RGB", SIZE_PX, "white")), SIZE_PX, {"hole": "#00ff00"})
+
+
+@given(arrays.arrays(np.bool_, (24, 36)), st.sampled_from([4, 6, 12, 24, 48]))
+def test_what_hangs_together_keeps_a_cell_and_no_other_cell_is_marked(
+    mask: NDArray[np.bool_], side: int
+) -> None:
+    seen = on_grid(mask, side)
+    # Pixels and cells on a grid that both divide.
+    rows, columns = (np.arange(length * side) // side for length in mask.shape)
+    fine = mask[rows][:, columns].reshape(side, mask.shape[0], side, mask.shape[1])
+    touched = fine.any(axis=(1, 3))
+    assert not (seen & ~touched).any()
+    regions, count = label_components(touched)
+    assert set(regions[seen].tolist()) == set(range(1, count + 1))
