@@ -28,9 +28,9 @@ from services.trainer.resizing import resized
 from services.trainer.scorer import Distances, places_of, scores_of, standard_of, statistics_of
 from services.vision.runtime import GraphSession
 
-# What one family alone has to be better by before it is taken instead of all together: about the standard
-# error of the difference on 48 synthetic defects.
-_CLEARLY_BETTER = 0.04
+# What one family alone has to be better by before it is taken instead of all together: about twice the
+# standard error of the difference on 48 synthetic defects.
+_CLEARLY_BETTER = 0.06
 # A map of more heads is taken where it is no worse than this share of the best.
 _AS_GOOD_MAP_RATIO = 0.98
 # Fewer labelled anomalies than this say nothing about the rest.

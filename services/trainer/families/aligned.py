@@ -123,11 +123,13 @@ class AlignedHead:
         off = draw.add("Sub", flat, draw.constant(self.whole.mean.T, "position_mean"))  # (N, D, P)
         squares = draw.add("ReduceSumSquare", off, axes=[1], keepdims=0)  # (N, P)
         if self.whole.known.shape[2]:
-            # One product and sum over all positions: 3,136 small MatMuls take three times as long.
-            known = draw.constant(self.whole.known.transpose(2, 1, 0), "known")  # (r, D, P)
-            each = draw.add("Mul", draw.add("Unsqueeze", off, draw.constant(np.array([1]), "axis")), known)
-            along = draw.add("ReduceSum", each, draw.constant(np.array([2]), "axis"), keepdims=0)  # (N, r, P)
-            squares = draw.add("Sub", squares, draw.add("ReduceSumSquare", along, axes=[1], keepdims=0))
+            # Products and sums instead of 3,136 small matrix products: a quarter of their time.
+            known = np.ascontiguousarray(self.whole.known.transpose(2, 0, 1))  # (r, P, D)
+            rows = draw.add("Unsqueeze", off, draw.constant(np.array([1]), "axis"))  # (N, 1, P, D)
+            products = draw.add("Mul", rows, draw.constant(known, "known"))
+            along = draw.add("ReduceSum", products, draw.constant(np.array([3]), "axis"), keepdims=0)
+            explained = draw.add("ReduceSumSquare", along, axes=[1], keepdims=0)
+            squares = draw.add("Sub", squares, explained)
         scaled = draw.add("Mul", draw.add("Relu", squares), draw.scalar(1 / (self.whole.rest * dims)))
         square = draw.constant(np.array([0, self.grid, self.grid]), "shape")
         return draw.add("Reshape", draw.add("Sqrt", scaled), square)

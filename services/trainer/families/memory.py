@@ -112,7 +112,7 @@ class MemoryHead:
         keys = np.vstack([-2 * self.bank.T, np.square(self.bank).sum(axis=1)])  # (D + 1, K)
         products = draw.add("MatMul", patches, draw.constant(keys.astype(np.float32), "bank"))
         nearest = draw.add("ReduceMin", products, axes=[2], keepdims=0)
-        squares = draw.add("ReduceSumSquare", flat, axes=[1], keepdims=0)
+        squares = draw.add("ReduceSumSquare", patches, axes=[2], keepdims=0)
         distance = draw.add("Sub", draw.add("Add", squares, nearest), draw.scalar(1))
         soft = draw.add("Add", draw.add("Max", distance, draw.scalar(0)), draw.scalar(self.soft_zero))
         square = draw.constant(np.array([0, grid, grid]), "shape")
