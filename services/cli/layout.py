@@ -78,7 +78,8 @@ def print_facts(console: Console, facts: Mapping[str, Cell]) -> None:
             print_below(console, text)
             continue
         for number, line in enumerate(_folded(console, text, width)):
-            head = Text(name if number == 0 else "", "dim")
+            # A span, not the style of the whole line: the value is joined to it.
+            head = Text.assemble((name if number == 0 else "", "dim"))
             head.pad_right(width - head.cell_len)
             _print_whole(console, head + line)
 

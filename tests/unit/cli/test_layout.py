@@ -90,3 +90,10 @@ def test_a_hash_beside_a_long_name_is_not_broken() -> None:
 def test_a_sentence_is_not_folded_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     open_console().print(SENTENCE.strip())
     assert capsys.readouterr().out == SENTENCE.strip() + "\n"
+
+
+def test_only_the_name_of_a_fact_is_dim() -> None:
+    console = Console(width=80, force_terminal=True, color_system="standard", highlight=False)
+    with console.capture() as shown:
+        print_facts(console, {"project": "caps"})
+    assert shown.get() == "\x1b[2mproject\x1b[0m  caps\n"
