@@ -123,11 +123,11 @@ class AlignedHead:
         off = draw.add("Sub", flat, draw.constant(self.whole.mean.T, "position_mean"))  # (N, D, P)
         squares = draw.add("ReduceSumSquare", off, axes=[1], keepdims=0)  # (N, P)
         if self.whole.known.shape[2]:
-            # Products and sums instead of 3,136 small matrix products: a quarter of their time.
-            known = np.ascontiguousarray(self.whole.known.transpose(2, 0, 1))  # (r, P, D)
-            rows = draw.add("Unsqueeze", off, draw.constant(np.array([1]), "axis"))  # (N, 1, P, D)
-            products = draw.add("Mul", rows, draw.constant(known, "known"))
-            along = draw.add("ReduceSum", products, draw.constant(np.array([3]), "axis"), keepdims=0)
+            # Products and sums instead of 3,136 small matrix products: a third of their time.
+            known = draw.constant(self.whole.known.transpose(2, 1, 0), "known")  # (r, D, P)
+            rows = draw.add("Unsqueeze", off, draw.constant(np.array([1]), "axis"))  # (N, 1, D, P)
+            products = draw.add("Mul", rows, known)
+            along = draw.add("ReduceSum", products, draw.constant(np.array([2]), "axis"), keepdims=0)
             explained = draw.add("ReduceSumSquare", along, axes=[1], keepdims=0)
             squares = draw.add("Sub", squares, explained)
         scaled = draw.add("Mul", draw.add("Relu", squares), draw.scalar(1 / (self.whole.rest * dims)))
