@@ -1,7 +1,7 @@
 """The restoring U-Net: its layers as arrays, drawn into a graph (arrow 6).
 
-It sees the high frequencies of a picture and gives back the whole: a blemish that changes the colour of
-an area is mostly low frequency, so it does not reach the network (the idea of FAIR, Liu et al., 2023).
+It sees the whole picture. FAIR (Liu et al., 2023) withholds the low frequencies; measured here, a network
+of this size then makes up the colours of a scene that lies a little otherwise, and good photos stand out.
 Fully convolutional: any side that 16 divides. Is trained in `training`.
 """
 
@@ -19,9 +19,7 @@ from services.trainer.families.protocol import MAP_STRIDE_PX
 from services.trainer.graph_builder import GraphBuilder
 from services.trainer.tiling import PIXELS
 
-# What is coarser than blocks of so many pixels is withheld from the network.
-LOW_PASS_PX = 16
-# The side has to be a multiple of this: of `LOW_PASS_PX` and of the stride of the deepest level.
+# The side has to be a multiple of this: the stride of the deepest of four levels.
 SIDE_MULTIPLE_PX = 16
 GREY_LEVELS = 255.0
 DISTANCE = "distance"
@@ -96,8 +94,7 @@ class Network:
 
     def _draw_restored(self, draw: GraphBuilder, picture: str) -> str:
         """Draw the restored picture, (N, 3, S, S)."""
-        low = _draw_means(draw, picture, LOW_PASS_PX)
-        tensor = draw.add("Sub", picture, _draw_enlarged(draw, low, LOW_PASS_PX, "linear"))
+        tensor = picture
         kept = []
         for level in self.levels:
             tensor = _draw_relu(draw, tensor, level.down)
@@ -106,7 +103,7 @@ class Network:
         for level, tensor_kept in zip(self.levels[-2::-1], kept[-2::-1], strict=True):
             assert level.lift is not None
             assert level.join is not None
-            lifted = _draw_enlarged(draw, _draw_layer(draw, tensor, level.lift), 2, "nearest")
+            lifted = _draw_doubled(draw, _draw_layer(draw, tensor, level.lift))
             tensor = _draw_relu(draw, draw.add("Add", tensor_kept, lifted), level.join)
         return draw.add("DepthToSpace", _draw_layer(draw, tensor, self.out), blocksize=2, mode="CRD")
 
@@ -154,16 +151,15 @@ def _draw_means(draw: GraphBuilder, tensor: str, block_px: int) -> str:
     return draw.add("AveragePool", tensor, kernel_shape=[block_px] * 2, strides=[block_px] * 2)
 
 
-def _draw_enlarged(draw: GraphBuilder, tensor: str, factor: int, mode: str) -> str:
-    scales = draw.constant(np.array([1, 1, factor, factor], np.float32), "scales")
-    if mode == "linear":
-        return draw.add("Resize", tensor, "", scales, mode=mode, coordinate_transformation_mode="half_pixel")
+def _draw_doubled(draw: GraphBuilder, tensor: str) -> str:
+    """Draw twice the side: each value four times."""
+    scales = draw.constant(np.array([1, 1, 2, 2], np.float32), "scales")
     return draw.add(
         "Resize",
         tensor,
         "",
         scales,
-        mode=mode,
+        mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )

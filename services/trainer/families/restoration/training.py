@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from services.trainer.dataset import Dataset
 from services.trainer.families.protocol import StageProgress
-from services.trainer.families.restoration.network import GREY_LEVELS, LOW_PASS_PX, Network, network_of
+from services.trainer.families.restoration.network import GREY_LEVELS, Network, network_of
 from services.trainer.families.restoration.profiles import Profile
 from services.trainer.synthesis.spoil import spoil
 
@@ -132,9 +132,7 @@ class _Net(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """(N, 3, S, S), -0.5 to 0.5 -> the same, restored."""
-        low = functional.avg_pool2d(picture, LOW_PASS_PX)
-        x = picture - functional.interpolate(low, scale_factor=LOW_PASS_PX, mode="bilinear")
-        kept = []
+        x, kept = picture, []
         for down, keep in zip(self.down, self.keep, strict=True):
             x = keep(down(x))
             kept.append(x)

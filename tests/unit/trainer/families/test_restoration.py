@@ -22,7 +22,7 @@ from services.trainer.tiling import PIXELS, draw_backbone
 from services.vision.runtime import open_session
 from tests.unit.trainer.pictures import pictures
 
-TINY = Profile("tiny", (4, 8), fold_steps=2, final_steps=3, batch_photos=2, learning_rate=1e-3)
+TINY = Profile((4, 8), fold_steps=2, final_steps=3, batch_photos=2, learning_rate=1e-3)
 BUDGET = Budget(threads=1)
 
 
