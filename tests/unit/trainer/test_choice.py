@@ -70,7 +70,7 @@ def test_a_tie_goes_to_all_together() -> None:
 
 
 def test_a_clearly_better_family_stands_alone() -> None:
-    alone = option("a", (0,), 0.95)
+    alone = option("a", (0,), 0.97)
     assert preferred([alone, option("b", (1,), 0.5), option("a+b", (0, 1), 0.90)]) is alone
 
 
