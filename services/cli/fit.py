@@ -59,6 +59,14 @@ def fit(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Also try kinds that train a network, for minutes.")
     ] = False,
+    hold_out: Annotated[
+        bool,
+        typer.Option(
+            "--hold-out",
+            help="Set a fifth aside for a test, ten of a kind at least. Else all photos train, and each is "
+            "measured by what the others taught.",
+        ),
+    ] = False,
     tiles: Annotated[
         int,
         typer.Option(
@@ -105,7 +113,7 @@ def fit(
 
     started_s = time.monotonic()
     _check(budget_ms, seed, report)
-    options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed)
+    options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed, hold_out)
     request = FitRequest(folder, project, options, backbone, backbone_licence)
     if tiles > 1:
         print_forecast(console, forecast(request), tiles)

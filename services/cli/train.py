@@ -65,6 +65,9 @@ def train(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Also try kinds that train a network, for minutes.")
     ] = False,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="Set photos aside for a test, unless labels say which.")
+    ] = False,
     tiles: Annotated[
         int, typer.Option(min=1, max=4, help="Tiles along each side: more see smaller defects.")
     ] = 1,
@@ -109,7 +112,7 @@ def train(
         raise BadRequest("Name the project to train, or ask for --list or --cancel ID.")
     if not 0 < max_false_reject <= 0.5:
         raise BadRequest(f"A promise of {max_false_reject} false rejects makes no sense; give 0.001 to 0.5.")
-    options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed)
+    options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed, hold_out)
     if on_request and (after_labels is not None or nightly is not None):
         raise BadRequest("--on-request means neither --after-labels nor --nightly.")
     if on_request or after_labels is not None or nightly is not None:

@@ -226,6 +226,7 @@ class FitOptions:
         is_thorough: also families that train a network, for minutes.
         tiles: tiles along each side of the input, 1 to 4; more see smaller defects and cost their square.
         seed: the same photos and options give the same model.
+        holds_out: set photos aside for a test, unless somebody did; else all train and are cross-fitted.
     """
 
     max_false_reject_ratio: float = 0.02
@@ -234,6 +235,7 @@ class FitOptions:
     is_thorough: bool = False
     tiles: int = 1
     seed: int = 0
+    holds_out: bool = False
 
 
 DEFAULT_OPTIONS = FitOptions()

@@ -204,6 +204,15 @@ class Dataset:
         )
         return part
 
+    def said_otherwise(self, images: Sequence[LabelledImage]) -> Dataset:
+        """Return the same photos, of which other things are said; as many, in the same order."""
+        part = self.where(lambda _image: True)
+        part.images = tuple(images)
+        part._photos = tuple(
+            replace(photo, image=image) for photo, image in zip(self._photos, images, strict=True)
+        )
+        return part
+
     def __len__(self) -> int:
         """Return the number of usable photos."""
         return len(self.images)

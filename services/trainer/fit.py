@@ -37,6 +37,7 @@ from services.trainer.named_types import named_types
 from services.trainer.precision import Precisions, faster_variants, photos_to_judge
 from services.trainer.proof import golden_of, prove_graph
 from services.trainer.reference import reference_of
+from services.trainer.splits import with_split
 from services.trainer.tiling import check_tiles, tiled_px
 from services.vision.golden import Golden
 from services.vision.runtime import GraphSession
@@ -138,7 +139,7 @@ def fit_model(
     recipe = recipe or Recipe()
     tell = progress or (lambda _stage, _done_ratio: None)
     backbone = open_backbone(recipe.backbone, licence=recipe.backbone_licence, seed=options.seed)
-    photos = _read(images, tell, tiled_px(backbone.input_px, options.tiles))
+    photos = _read(images, options, tell, tiled_px(backbone.input_px, options.tiles))
     near_duplicates = _near_duplicates(photos)
     normals, anomalies = _training(photos, options.seed)
     extractor = FeatureExtractor(calibrated(backbone, normals), tiles=options.tiles, threads=recipe.threads)
@@ -215,9 +216,11 @@ def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
         raise version_exists(folder)
 
 
-def _read(images: Sequence[LabelledImage], tell: Progress, input_px: int) -> Dataset:
-    """Return all photos that have a verdict."""
+def _read(images: Sequence[LabelledImage], options: FitOptions, tell: Progress, input_px: int) -> Dataset:
+    """Return all photos that have a verdict, each with what it is for."""
     photos = Dataset(images, partial(tell, "read"), input_px=input_px)
+    if options.holds_out:
+        photos = photos.said_otherwise(with_split(photos.images, photos.groups().tolist(), options.seed))
     count = sum(_teaches(one) and one.label is Verdict.NORMAL for one in photos.images)
     check_normals(count, photos.skipped)
     return photos

@@ -82,4 +82,5 @@ COMMENTS: dict[str, str] = {
     'TrainingRequest.tiles': 'Tiles along each side of the input, 1 to 4; 0 means 1.',
     'TrainingRequest.trigger': 'Who or what asked: request | labels | nightly | review; empty means request.',
     'TrainingRequest.update': "Only append what reviewers said to the newest version's memory.",
+    'TrainingRequest.hold_out': 'Set photos aside for a test, unless somebody did; else all train and are cross-fitted.',
 }

@@ -156,7 +156,9 @@ def test_a_training_request_survives_protobuf_and_may_be_json() -> None:
         "p",
         NOW,
         author="ann",
-        options=FitOptions(0.05, 10.0, ("memory", "aligned"), is_thorough=True, tiles=2, seed=3),
+        options=FitOptions(
+            0.05, 10.0, ("memory", "aligned"), is_thorough=True, tiles=2, seed=3, holds_out=True
+        ),
         trigger="nightly",
         is_update=True,
     )

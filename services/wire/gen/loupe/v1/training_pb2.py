@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loupe/v1/training.proto\x12\x08loupe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x02\n\x0fTrainingRequest\x12\x13\n\x0btraining_id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x1e\n\x16max_false_reject_ratio\x18\x06 \x01(\x01\x12\x11\n\tbudget_ms\x18\x07 \x01(\x01\x12\x10\n\x08\x66\x61milies\x18\x08 \x03(\t\x12\x10\n\x08thorough\x18\t \x01(\x08\x12\r\n\x05tiles\x18\n \x01(\x05\x12\x0f\n\x07trigger\x18\x0b \x01(\t\x12\x0e\n\x06update\x18\x0c \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loupe/v1/training.proto\x12\x08loupe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x0fTrainingRequest\x12\x13\n\x0btraining_id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x30\n\x0crequested_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x1e\n\x16max_false_reject_ratio\x18\x06 \x01(\x01\x12\x11\n\tbudget_ms\x18\x07 \x01(\x01\x12\x10\n\x08\x66\x61milies\x18\x08 \x03(\t\x12\x10\n\x08thorough\x18\t \x01(\x08\x12\r\n\x05tiles\x18\n \x01(\x05\x12\x0f\n\x07trigger\x18\x0b \x01(\t\x12\x0e\n\x06update\x18\x0c \x01(\x08\x12\x10\n\x08hold_out\x18\r \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.v1.training_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGREQUEST']._serialized_start=71
-  _globals['_TRAININGREQUEST']._serialized_end=341
+  _globals['_TRAININGREQUEST']._serialized_end=359
 # @@protoc_insertion_point(module_scope)

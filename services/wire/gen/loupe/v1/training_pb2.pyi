@@ -39,6 +39,7 @@ class TrainingRequest(_message.Message):
     TILES_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
+    HOLD_OUT_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
     """Chosen by who asks; asking twice with one id trains once. Empty: the record's place."""
     project: _builtins.str
@@ -56,6 +57,8 @@ class TrainingRequest(_message.Message):
     """Who or what asked: request | labels | nightly | review; empty means request."""
     update: _builtins.bool
     """Only append what reviewers said to the newest version's memory."""
+    hold_out: _builtins.bool
+    """Set photos aside for a test, unless somebody did; else all train and are cross-fitted."""
     @_builtins.property
     def requested_at(self) -> _timestamp_pb2.Timestamp:
         """UTC; unset: the record's time."""
@@ -79,10 +82,11 @@ class TrainingRequest(_message.Message):
         tiles: _builtins.int = ...,
         trigger: _builtins.str = ...,
         update: _builtins.bool = ...,
+        hold_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "budget_ms", b"budget_ms", "families", b"families", "max_false_reject_ratio", b"max_false_reject_ratio", "project", b"project", "requested_at", b"requested_at", "seed", b"seed", "thorough", b"thorough", "tiles", b"tiles", "training_id", b"training_id", "trigger", b"trigger", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "budget_ms", b"budget_ms", "families", b"families", "hold_out", b"hold_out", "max_false_reject_ratio", b"max_false_reject_ratio", "project", b"project", "requested_at", b"requested_at", "seed", b"seed", "thorough", b"thorough", "tiles", b"tiles", "training_id", b"training_id", "trigger", b"trigger", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
