@@ -16,7 +16,7 @@ from services.vision.runtime import GraphSession
 _GOLDEN_NORMALS, _GOLDEN_ANOMALIES = 3, 2
 # fp32 sums in another order: usually 1e-5 of a number; of a map more where photos are nearly equal, because
 # it divides by what they differ.
-_TOLERANCES = {SCORE: 1e-3, MAP: 1e-2, TYPES: 1e-3, EMBEDDING: 1e-3}
+_TOLERANCES = {SCORE: 1e-3, MAP: 5e-2, TYPES: 1e-3, EMBEDDING: 1e-3}
 
 
 def golden_of(session: GraphSession, normals: Dataset, anomalies: Dataset) -> Golden:
