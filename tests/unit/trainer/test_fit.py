@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import onnx
 import pytest
 
 from services.domain.errors import BadRequest, CorruptModel, NotEnoughImages
+from services.domain.label import Split
 from services.domain.model_version import FitOptions
+from services.trainer import fit
 from services.trainer.choice import choose, families_for
 from services.trainer.dataset import LabelledImage
 from services.trainer.evidence import gather
@@ -201,3 +204,31 @@ def test_photos_held_out_test_and_teach_nothing(recipe: Recipe, tmp_path: Path) 
     # Of 22 good ones 10 test, the least of a kind with 20; of 4 anomalous ones all, to come nearer to 10.
     assert fitted.manifest.train_images == 12
     assert "Measured on 14 test photos" in (fitted.folder / "card.html").read_text()
+
+
+def test_test_photos_only_measure(recipe: Recipe, tmp_path: Path) -> None:
+    options = FitOptions(families=("memory",))
+    training = pictures(6)
+    tests = [
+        replace(one, split=Split.TEST) for one in [*pictures(3, first_seed=50), *pictures(3, is_bad=True)]
+    ]
+    alone, measured = (
+        fit_model(images, project="p", version=name, out_dir=tmp_path, options=options, recipe=recipe)
+        for name, images in {"alone": training, "measured": [*training, *tests]}.items()
+    )
+    assert alone.manifest.files["model.onnx"] == measured.manifest.files["model.onnx"]
+    assert alone.manifest.calibration == measured.manifest.calibration
+    assert measured.manifest.train_images == 6
+    assert measured.manifest.metrics["image_auroc"] == 1
+    assert "image_auroc" not in alone.manifest.metrics
+
+
+def test_of_very_many_photos_some_are_drawn(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "MOST_NORMALS", 5)
+    options = FitOptions(families=("memory",))
+    fitted = fit_model(
+        pictures(8), project="p", version="v", out_dir=tmp_path, options=options, recipe=recipe
+    )
+    assert fitted.manifest.train_images == 5
