@@ -70,10 +70,12 @@ class Changes:
 
     Attributes:
         last_at: when the last of them was stored; None where there are none.
+        first_at: when the first of them was.
     """
 
     count: int
     last_at: datetime | None
+    first_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -147,12 +149,14 @@ class Datasets:
     def changes(self, project: str, since: datetime | None) -> Changes:
         """Return what was stored since a moment; None: ever."""
         table = dataset_entries.c
-        query = select(func.count(), func.max(table.stored_at)).where(table.project == project)
+        query = select(func.count(), func.max(table.stored_at), func.min(table.stored_at)).where(
+            table.project == project
+        )
         if since is not None:
             query = query.where(table.stored_at > since)
         with reading(self._engine) as connection:
-            count, last_at = connection.execute(query).one()
-        return Changes(count, last_at)
+            count, last_at, first_at = connection.execute(query).one()
+        return Changes(count, last_at, first_at)
 
     def image(self, entry: DatasetEntry) -> bytes:
         """Return an entry's encoded image, verified.

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # A person who labels says something every few seconds; a burst of labels makes one training.
 QUIET_S = 30.0
+# Labels that never pause, a machine's for example, train after this all the same.
+LONGEST_WAIT_S = 600.0
 LOOK_EVERY_S = 5.0
 BY_LABELS, NIGHTLY = "labels", "nightly"
 _PRODUCE_TIMEOUT_S = 30.0
@@ -87,15 +89,15 @@ def request_due(
     if changes.last_at is None:
         return None  # nothing that the last training did not see
     if policy.after_labels is not None and changes.count >= policy.after_labels:
-        if now - changes.last_at < timedelta(seconds=QUIET_S):
-            return None
         # The labels that are due: the same at whatever moment, and by whomever, they are looked at.
-        due = f"{changes.count} {changes.last_at.isoformat()} {seen_at.isoformat() if seen_at else ''}"
-        return _request(policy, BY_LABELS, hashlib.sha256(due.encode()).hexdigest()[:12], now)
+        due = _due_labels(changes, policy.after_labels, now)
+        if due:
+            due += f" {seen_at.isoformat() if seen_at else ''}"
+            return _request(policy, BY_LABELS, hashlib.sha256(due.encode()).hexdigest()[:12], now)
     if policy.nightly_at is not None:
         night = _latest_night(policy.nightly_at, now)
         if policy.changed_at < night and (seen_at is None or seen_at < night):
-            return _request(policy, NIGHTLY, f"{night:%Y%m%d}", now)
+            return _request(policy, NIGHTLY, f"{night:%Y%m%d-%H%M}", now)
     return None
 
 
@@ -197,6 +199,15 @@ def _request(policy: Policy, trigger: str, what: str, now: datetime) -> Training
         options=policy.options,
         trigger=trigger,
     )
+
+
+def _due_labels(changes: Changes, after_labels: int, now: datetime) -> str:
+    """Return what names enough labels that have paused, or that were waited for long; empty: not yet."""
+    if changes.last_at is not None and now - changes.last_at >= timedelta(seconds=QUIET_S):
+        return f"{changes.count} {changes.last_at.isoformat()}"
+    if changes.first_at is not None and now - changes.first_at >= timedelta(seconds=LONGEST_WAIT_S):
+        return f"{changes.count // after_labels} {changes.first_at.isoformat()}"
+    return ""
 
 
 def _latest_night(time_of_day: str, now: datetime) -> datetime:

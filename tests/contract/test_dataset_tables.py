@@ -69,7 +69,7 @@ def test_everything_that_a_label_says_comes_back(engine: Engine, tmp_path: Path)
     assert (entry.types, entry.boxes, entry.split, entry.origin) == (
         ("dent", "scratch"), said.boxes, Split.TEST, Origin.REVIEW,
     )  # fmt: skip
-    assert datasets.changes("plates", None) == Changes(1, AT)
+    assert datasets.changes("plates", None) == Changes(1, AT, AT)
     assert datasets.changes("plates", AT) == Changes(0, None)
 
 

@@ -231,13 +231,13 @@ def test_changes_are_counted_by_when_they_were_stored_not_by_when_they_were_said
     datasets = Datasets(engine, store, clock)
     first = label(store.put_image(FRAMES_BUCKET, picture(1)), age_s=3600)
     datasets.store(first)
-    assert datasets.changes("plates", None) == Changes(1, AT)
+    assert datasets.changes("plates", None) == Changes(1, AT, AT)
     assert datasets.changes("plates", AT) == Changes(0, None)
     clock.advance(5)
     datasets.store(first)  # the same again is no change
     assert datasets.changes("plates", AT) == Changes(0, None)
     datasets.store(replace(first, verdict=Verdict.ANOMALY, labelled_at=AT - timedelta(seconds=60)))
-    assert datasets.changes("plates", AT) == Changes(1, AT + timedelta(seconds=5))
+    assert datasets.changes("plates", AT) == Changes(1, *[AT + timedelta(seconds=5)] * 2)
     assert datasets.changes("caps", None) == Changes(0, None)
 
 

@@ -44,6 +44,34 @@ def test_so_many_labels_are_due_once_they_have_been_quiet() -> None:
     assert due.training_id.startswith("plates-labels-")
 
 
+def test_labels_that_never_pause_are_not_waited_for_for_ever(watch: Watch) -> None:
+    watch.policies.put(AFTER_3)
+    asked_after_s = []
+    for number in range(130):
+        watch.label(b"%d" % number)
+        watch.clock.advance(10)
+        if watch.look():
+            asked_after_s.append(10 * (number + 1))
+            watch.train()
+    assert asked_after_s == [600, 1210]
+
+
+def test_a_night_comes_while_labels_do_not_pause() -> None:
+    policy = replace(AFTER_3, nightly_at="12:00")
+    due = request_due(policy, Changes(3, AT), None, AT + QUIET / 2)
+    assert due is not None
+    assert due.trigger == "nightly"
+
+
+def test_another_time_of_day_is_another_night() -> None:
+    seen_at, later = AT - timedelta(hours=6), replace(NIGHTLY, nightly_at="12:00")
+    first = request_due(NIGHTLY, Changes(1, AT), AT - timedelta(days=1), AT)
+    second = request_due(later, Changes(1, AT), seen_at, AT)
+    assert first is not None
+    assert second is not None
+    assert first.training_id != second.training_id
+
+
 def test_the_same_labels_are_the_same_training_and_others_another() -> None:
     first, later, more, next_time = (
         request_due(AFTER_3, changes, seen_at, AT + timedelta(seconds=wait_s))
@@ -77,7 +105,7 @@ def test_a_night_is_due_once(now: str, seen: str | None, is_due: bool) -> None:
     due = request_due(policy, Changes(1, AT), seen_at, datetime.fromisoformat(f"{now}+00:00"))
     assert (due is not None) is is_due
     if due is not None:
-        assert due.training_id == f"plates-nightly-{now[:10].replace('-', '')}"
+        assert due.training_id == f"plates-nightly-{now[:10].replace('-', '')}-0230"
 
 
 def test_a_night_without_new_labels_trains_nothing() -> None:
