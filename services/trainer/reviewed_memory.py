@@ -47,6 +47,8 @@ _MAX_DEFECTS = 64
 # Half the way to the nearest normal patch: whatever lies inside is nearer to the defect than to any normal.
 _RADIUS_RATIO = 0.5
 _BATCH_IMAGES = 8
+# Patches that are compared at a time: 50 MB of distances to the 12,544 cells of a photo in 4 x 4 tiles.
+_BATCH_PATCHES = 1024
 # In the model's notes: how many patches at the end of each bank reviewers accepted.
 _COUNTS = "reviewed_accepted_counts"
 
@@ -89,7 +91,7 @@ class Defects:
 
     def hits(self, patches: Floats) -> NDArray[np.bool_]:
         """Return (J,): which of them have one of (P, D) patches inside."""
-        nearest = squared_distances(self.patches, patches).min(axis=1)
+        nearest = nearest_squared(self.patches, patches)
         return np.asarray(nearest < np.square(self.radii), np.bool_)
 
     def chosen(self, keep: NDArray[np.bool_]) -> Defects:
@@ -231,7 +233,7 @@ def exchanged(bank: Floats, patches: Floats, accepted: int) -> tuple[Floats, int
     apart = squared_distances(fitted, fitted)
     np.fill_diagonal(apart, np.inf)
     spacing = float(np.median(apart.min(axis=1)))
-    nearest = squared_distances(patches, bank).min(axis=1)
+    nearest = nearest_squared(patches, bank)
     added: list[int] = []
     while accepted + len(added) < _MAX_ACCEPTED_RATIO * len(bank) and nearest.max() > spacing:
         farthest = int(nearest.argmax())
@@ -268,7 +270,7 @@ def defects_of(patches: Floats, bank: Floats, normal_photos: Sequence[Floats], m
         most: examples wanted; those farthest from normal.
     """
     # One column for the bank, which no photo is left out of, and one per photo.
-    columns = [squared_distances(patches, one).min(axis=1) for one in (bank, *normal_photos)]
+    columns = [nearest_squared(patches, one) for one in (bank, *normal_photos)]
     to_each = np.stack(columns, axis=1)
     to_normal = to_each.min(axis=1)
     is_safe = np.ones(len(patches), bool)
@@ -284,6 +286,15 @@ def joined(known: Defects, new: Defects) -> Defects:
     """Return both, the newest first, as many as a graph may hold."""
     patches, radii = np.concatenate([new.patches, known.patches]), np.concatenate([new.radii, known.radii])
     return Defects(patches[:_MAX_DEFECTS], radii[:_MAX_DEFECTS])
+
+
+def nearest_squared(left: Floats, right: Floats) -> Floats:
+    """Return (L,) squared distances of (L, D) patches to the nearest of (R, D), some of them at a time."""
+    nearest = np.empty(len(left), np.float32)
+    for start in range(0, len(left), _BATCH_PATCHES):
+        some = slice(start, start + _BATCH_PATCHES)
+        nearest[some] = squared_distances(left[some], right).min(axis=1)
+    return nearest
 
 
 def squared_distances(left: Floats, right: Floats) -> Floats:

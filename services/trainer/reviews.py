@@ -10,14 +10,14 @@ import logging
 import threading
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, and_, func, select
 
 from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.database import reading
-from services.adapters.database.tables import dataset_entries, model_versions
+from services.adapters.database.tables import UtcDateTime, dataset_entries, dataset_versions, model_versions
 from services.domain.errors import LoupeError
-from services.domain.label import Origin
+from services.domain.label import Origin, Split
 from services.domain.model_version import TrainingRequest, VersionState
 from services.trainer.jobs import Jobs
 from services.wire.training import encode_training_request
@@ -82,18 +82,24 @@ class ReviewWatch:
         logger.info("the update %s is due", request.training_id)
 
     def _reviewed(self) -> list[tuple[str, datetime]]:
-        """Return each project with reviews since its newest whole fit, and the time of the latest of them."""
-        served_since = (
-            select(model_versions.c.project, func.max(model_versions.c.created_at).label("at"))
-            .where(model_versions.c.state == VersionState.PROMOTED.value, model_versions.c.parent == "")
-            .group_by(model_versions.c.project)
+        """Return projects with reviews that their newest whole fit did not see, and when the latest came."""
+        fit, data = model_versions.c, dataset_versions.c
+        # A fit sees what was there when it began to read; one from the command line names no data of ours.
+        read_at = func.coalesce(data.seen_at, fit.created_at, type_=UtcDateTime())
+        seen_until = (
+            select(fit.project, func.max(read_at, type_=UtcDateTime()).label("at"))
+            .outerjoin(dataset_versions, and_(data.project == fit.project, data.digest == fit.data_digest))
+            .where(fit.state == VersionState.PROMOTED.value, fit.parent == "")
+            .group_by(fit.project)
             .subquery()
         )
         table = dataset_entries.c
+        # Of what is set aside for testing nothing is learnt, see `QuickUpdate`.
+        teaches = table.split.is_distinct_from(Split.TEST.value)
         query = (
             select(table.project, func.max(table.stored_at))
-            .join(served_since, served_since.c.project == table.project)
-            .where(table.origin == Origin.REVIEW.value, table.stored_at > served_since.c.at)
+            .join(seen_until, seen_until.c.project == table.project)
+            .where(table.origin == Origin.REVIEW.value, teaches, table.stored_at > seen_until.c.at)
             .group_by(table.project)
             .order_by(table.project)
         )

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 _MAX_NORMALS = 48
 # The latest reviews, which are judged before and after; the replay has older ones. 75 MB at 224 px.
 _MAX_REVIEWED = 500
+_USUAL_PX = 224**2
 # Corrections of one update; more say that the model is wrong, not a few of its verdicts.
 _MAX_CORRECTED = 32
 # Of the level at which regions are cut: what lies below is no part of an alarm.
@@ -105,10 +106,12 @@ class QuickUpdate:
         announcement = self._registry.latest(request.project)
         place = folder / "parent"
         parent = _Version(place, self._registry.fetch(announcement, place))
-        entries = snapshot_of(self._datasets.all_entries(request.project)).entries
+        labelled = snapshot_of(self._datasets.all_entries(request.project)).entries
+        # Never what is set aside for testing: that is for the replay.
+        entries = [one for one in labelled if one.split is not Split.TEST]
         reviews = [one for one in entries if one.origin is Origin.REVIEW]
         reviews.sort(key=lambda one: one.labelled_at, reverse=True)
-        reviewed = self._photos(reviews[:_MAX_REVIEWED], parent.manifest)
+        reviewed = self._photos(reviews[: most_photos(_MAX_REVIEWED, parent.manifest)], parent.manifest)
         normals = self._normals(entries, parent.manifest)
         work = _Work(parent, reviewed, normals)
         wrong = work.wrong()
@@ -135,13 +138,8 @@ class QuickUpdate:
         return photos
 
     def _normals(self, entries: Sequence[DatasetEntry], manifest: Manifest) -> list[_Photo]:
-        # Never what is set aside for testing: that is for the replay.
-        normal = (
-            one
-            for one in entries
-            if one.truth is Verdict.NORMAL and one.origin is not Origin.REVIEW and one.split is not Split.TEST
-        )
-        return self._photos(list(islice(normal, _MAX_NORMALS)), manifest)
+        normal = (one for one in entries if one.truth is Verdict.NORMAL and one.origin is not Origin.REVIEW)
+        return self._photos(list(islice(normal, most_photos(_MAX_NORMALS, manifest))), manifest)
 
     def _mask(self, photo: _Photo, grid: int) -> NDArray[np.bool_] | None:
         """Return (grid * grid,): the cells that a person marked; None where nobody drew."""
@@ -312,6 +310,13 @@ class _Work:
         version = self._parent.manifest.version
         message = f"A quick update of {version} does not do: {why}. {self._parent.needs_fit}"
         raise Rejected(message, version=version)
+
+
+def most_photos(at_usual_size: int, manifest: Manifest) -> int:
+    """Return how many photos may be kept at a time: of larger inputs, as tiles have, fewer."""
+    width_px, height_px = input_size_px(manifest)
+    fewer = at_usual_size * _USUAL_PX // (width_px * height_px)
+    return min(at_usual_size, max(fewer, _MAX_CORRECTED))
 
 
 def _refuse_unneeded(manifest: Manifest, reviewed: Sequence[_Photo]) -> NoReturn:

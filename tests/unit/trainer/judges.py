@@ -65,23 +65,32 @@ class Project:
         for brightness in anomalous:
             self.label(picture(brightness), Verdict.ANOMALY, split=Split.TEST)
 
-    def fitted(self, version: str, *, threshold: float = 5.0, lie: float = 0.0) -> tuple[Path, Manifest]:
+    def fitted(
+        self, version: str, *, threshold: float = 5.0, lie: float = 0.0, data_digest: str = ""
+    ) -> tuple[Path, Manifest]:
         """Write a version whose score is brightness / 25.5; its golden scores are wrong by `lie`."""
         made = write_version(self.folder / "made", version, lie=lie)
         manifest = verify_folder(made)
         calibration = replace(manifest.calibration, threshold=threshold)
         return write_folder(
             self.folder / "fitted",
-            replace(manifest, created_at=self.clock.now(), calibration=calibration),
+            replace(
+                manifest,
+                created_at=self.clock.now(),
+                calibration=calibration,
+                data_digest=data_digest or manifest.data_digest,
+            ),
             model=graph(),
             golden=read_golden(made),
             card=(made / CARD_FILE).read_text(),
         )
 
-    def consider(self, version: str, *, threshold: float = 5.0, lie: float = 0.0) -> Decision:
+    def consider(
+        self, version: str, *, threshold: float = 5.0, lie: float = 0.0, data_digest: str = ""
+    ) -> Decision:
         """Fit a version and have it considered."""
         self.clock.advance(60)
-        folder, manifest = self.fitted(version, threshold=threshold, lie=lie)
+        folder, manifest = self.fitted(version, threshold=threshold, lie=lie, data_digest=data_digest)
         return self.promotion.consider(folder, manifest, asked(version))
 
 

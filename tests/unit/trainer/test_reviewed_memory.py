@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from services.trainer.reviewed_memory import (
     defects_of,
     exchanged,
     joined,
+    nearest_squared,
     spacing_of,
     squared_distances,
 )
@@ -33,6 +36,16 @@ def test_a_bank_keeps_its_size_and_knows_what_is_new_to_it(size: int, new: int, 
     if accepted < 0.25 * size:
         farthest = np.sqrt(squared_distances(alarm, np.concatenate([bank, after])).min(axis=1).max())
         assert farthest <= spacing_of(bank) * 1.001
+
+
+def test_the_nearest_are_found_a_part_at_a_time() -> None:
+    many, few = patches(3000, 1), patches(50, 2)
+    tracemalloc.start()
+    nearest = nearest_squared(many, few)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert nearest == pytest.approx(squared_distances(many, few).min(axis=1), abs=1e-4)
+    assert peak_bytes < 3 * 1024 * 50 * 4 + 200_000
 
 
 def test_what_was_accepted_before_stays() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.adapters.broker.memory import MemoryBroker, MemoryProducer
-from services.domain.label import Origin, Verdict
+from services.domain.label import Origin, Split, Verdict
 from services.domain.topics import TRAINING
+from services.trainer.dataset_versions import DatasetVersions, snapshot_of
 from services.trainer.jobs import Jobs
 from services.trainer.reviews import ReviewWatch
 from services.wire.training import decode_training_request
@@ -73,6 +74,27 @@ def test_labels_that_are_no_reviews_ask_for_nothing(rig: Rig) -> None:
 def test_reviews_that_a_whole_fit_has_seen_ask_for_nothing(rig: Rig) -> None:
     rig.review(130)
     rig.project.consider("v2")
+    assert rig.watch.look() == ()
+
+
+def test_a_review_while_a_fit_runs_is_not_lost_to_it(rig: Rig) -> None:
+    rig.review(130)
+    project = rig.project
+    versions = DatasetVersions(project.engine, project.store)
+    seen = versions.write("plates", snapshot_of(project.datasets.all_entries("plates")), project.clock.now())
+    rig.project.clock.advance(10)
+    assert rig.watch.look() != ()  # asked for, and refused for some reason
+    rig.jobs.fail(rig.jobs.all("plates")[0].training_id, "No memory.", project.clock.now())
+    rig.project.consider("v2", data_digest=seen.digest)
+    assert rig.watch.look() == ()
+    rig.review(140)
+    rig.project.consider("v3", data_digest=seen.digest)  # read before that review, made after it
+    assert len(rig.watch.look()) == 1
+
+
+def test_a_review_of_what_is_set_aside_for_testing_teaches_nothing(rig: Rig) -> None:
+    rig.project.label(picture(130), Verdict.NORMAL, origin=Origin.REVIEW, split=Split.TEST)
+    rig.project.clock.advance(3)
     assert rig.watch.look() == ()
 
 

@@ -19,7 +19,7 @@ from services.domain.model_version import Manifest, Variant
 from services.trainer.fit import FittedModel
 from services.trainer.model_folder import CARD_FILE, write_folder
 from services.trainer.reviewed_memory import MemoryGraph
-from services.trainer.update import QuickUpdate
+from services.trainer.update import QuickUpdate, most_photos
 from services.vision.decode import decode
 from services.vision.golden import read_golden, variant_golden_file
 from services.vision.runtime import OnnxModel, verify_folder
@@ -193,6 +193,20 @@ def test_test_images_are_not_looked_at(project: Project) -> None:
     entry = next(one for one in project.datasets.entries("plates") if str(one.entry_id) == lost)
     project.store.put(entry.image.uri, b"another")  # reading it would fail
     update(project)
+
+
+def test_reviews_of_test_images_are_for_the_replay_alone(project: Project) -> None:
+    project.label(with_sticker(500), Verdict.NORMAL, origin=Origin.REVIEW, split=Split.TEST)
+    with pytest.raises(Rejected, match="No verdict on an image of plates was reviewed"):
+        update(project)
+
+
+def test_the_larger_the_input_the_fewer_photos_are_kept_at_a_time(fitted: FittedModel) -> None:
+    plain = fitted.manifest
+    (spec,) = plain.inputs
+    sides = {64: 500, 224: 500, 416: 144, 896: 32}
+    manifests = [replace(plain, inputs=(replace(spec, shape=(-1, side, side, 3)),)) for side in sides]
+    assert [most_photos(500, one) for one in manifests] == list(sides.values())
 
 
 def test_what_is_no_matter_of_an_update_is_a_sentence(project: Project, tmp_path: Path) -> None:
