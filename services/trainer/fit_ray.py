@@ -77,8 +77,11 @@ class RayFit:
                 data = (folder / file).read_bytes()
                 self._wait_for(ray, fitter.take.remote(file, data), lambda: tell(WAITING, 0.0))
             result = self._wait_for(ray, fitter.fit.remote(json.dumps(asdict(job))), tell_progress)
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             message = "The fit was ended on the Ray cluster, probably for lack of memory."
+            raise Rejected(message, project=job.project) from error
+        except ray.exceptions.RayTaskError as error:  # it would fail again, for ever
+            message = f"The fit failed on the Ray cluster: {type(error.cause).__name__}: {error.cause}"
             raise Rejected(message, project=job.project) from error
         except ray.exceptions.RayError as error:
             raise RetryLater(f"The Ray cluster failed: {error}") from error
@@ -138,7 +141,8 @@ class Fitter:
         # One that was killed leaves its folder, named by its process, to the next.
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
             owner = left.name.removeprefix(_FOLDER_PREFIX)
-            if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            # In a container process ids soon come again.
+            if owner == str(os.getpid()) or (owner.isdigit() and not psutil.pid_exists(int(owner))):
                 shutil.rmtree(left, ignore_errors=True)
         self._folder = Path(tempfile.gettempdir(), f"{_FOLDER_PREFIX}{os.getpid()}")
         self._folder.mkdir(mode=0o700)
