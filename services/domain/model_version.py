@@ -215,6 +215,10 @@ class ModelAnnouncement:
     training_id: str = ""
 
 
+# Their cost grows with the square.
+MAX_TILES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class FitOptions:
     """How to fit, apart from the photos; the same in `loupe fit`, in requests and in policies.
@@ -224,7 +228,7 @@ class FitOptions:
         budget_ms: most milliseconds an image on two threads, fp32; None: no limit.
         families: names of those to try; empty: all that need no long training.
         is_thorough: also families that train a network, for minutes.
-        tiles: tiles along each side of the input, 1 to 4; more see smaller defects and cost their square.
+        tiles: tiles along each side of the input, 1 to `MAX_TILES`; more see smaller defects.
         seed: the same photos and options give the same model.
         holds_out: set photos aside for a test, unless somebody did; else all train and are cross-fitted.
     """

@@ -39,6 +39,7 @@ class TrainerSettings(S3Settings):
     fit_timeout_s: float = Field(
         default=1800.0,
         gt=0,
+        le=7 * 86400,
         description="A fit that takes longer has failed; 1,000 photos take about two minutes on two cores.",
     )
     fit_memory_bytes: int | None = Field(

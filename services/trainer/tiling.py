@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from services.domain.errors import BadRequest
+from services.domain.model_version import MAX_TILES
 from services.trainer.backbones.backbone_file import BackboneFile
 from services.trainer.graph_builder import GraphBuilder
 
 PIXELS = "pixels"
 # Two cells of stride 16: enough to fade from one tile to the next, 15 % of the arithmetic at 224 px.
 OVERLAP_PX = 32
-MAX_TILES = 4
 
 
 def tiled_px(tile_px: int, tiles: int) -> int:

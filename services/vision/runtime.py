@@ -41,7 +41,8 @@ def verify_folder(folder: Path) -> Manifest:
         message = f"{folder} is not a model folder: it has no {MANIFEST_FILE}."
         raise CorruptModel(message, folder=str(folder))
     manifest = decode_manifest(path.read_bytes())
-    for name, sha256 in {MODEL_FILE: "", **manifest.files}.items():
+    named = [file for one in manifest.variants for file in (one.file, one.golden) if file]
+    for name, sha256 in {MODEL_FILE: "", **dict.fromkeys(named, ""), **manifest.files}.items():
         file = folder / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
             message = f"The model file {file} is missing or was changed since it was trained."

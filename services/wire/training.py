@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from services.domain.errors import MalformedRecord
-from services.domain.model_version import FitOptions, TrainingRequest
+from services.domain.model_version import MAX_TILES, FitOptions, TrainingRequest
 from services.domain.topics import TRAINING
 from services.wire.gen.loupe.v1 import training_pb2
 from services.wire.headers import write_headers
@@ -49,7 +51,8 @@ def decode_training_request(record: Record) -> TrainingRequest:
     """Return the request of a record, protobuf or JSON.
 
     Raises:
-        MalformedRecord: without project, or with a promise outside of 0-1.
+        MalformedRecord: without project, with a name that cannot be printed, or with a number that no fit
+            could take.
     """
     message = parse(record, training_pb2.TrainingRequest())
     if not message.project:
@@ -57,6 +60,15 @@ def decode_training_request(record: Record) -> TrainingRequest:
     promise = message.max_false_reject_ratio or _DEFAULT_FALSE_REJECT_RATIO
     if not 0 < promise < 1:
         raise MalformedRecord(f"max_false_reject_ratio is {promise}, it has to lie between 0 and 1.")
+    names = (message.training_id, message.author, message.trigger, *message.families)
+    if not all(one.isprintable() for one in names):
+        raise MalformedRecord("The names in a training request are of printable characters.")
+    if message.seed < 0:
+        raise MalformedRecord(f"The seed is {message.seed}, it has to be 0 or more.")
+    if not 0 <= message.tiles <= MAX_TILES:
+        raise MalformedRecord(f"{message.tiles} tiles along each side make no sense; give 1 to {MAX_TILES}.")
+    if not (math.isfinite(message.budget_ms) and message.budget_ms >= 0):
+        raise MalformedRecord(f"The budget is {message.budget_ms} ms, it has to be a number from 0 on.")
     has_time = message.HasField("requested_at")
     place = f"{record.topic}-{record.partition}-{record.offset}"
     return TrainingRequest(

@@ -49,6 +49,16 @@ def test_a_variant_that_cannot_be_loaded_is_passed_over(tmp_path: Path) -> None:
     assert OnnxModel(folder).variant.name == "fp32"
 
 
+@pytest.mark.parametrize("place", ["variants/int8.onnx", "golden/int8.npz"])
+def test_a_variant_whose_files_have_no_hash_is_refused(tmp_path: Path, place: str) -> None:
+    folder = write_version(tmp_path, faster_gain=1.0)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    del files[place]
+    change_manifest(folder, files=files)
+    with pytest.raises(CorruptModel, match=f"{place} is missing or was changed"):
+        OnnxModel(folder)
+
+
 def test_a_wrong_fp32_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptModel, match=r"in fp32 computes other numbers than when it was trained"):
         OnnxModel(write_version(tmp_path, lie=0.1))

@@ -166,9 +166,23 @@ def test_a_training_request_survives_protobuf_and_may_be_json() -> None:
     assert decode_training_request(bare('{"project": "p"}')).training_id == "loupe.labels-0-5"
 
 
-def test_a_training_request_with_an_impossible_promise_is_refused() -> None:
-    with pytest.raises(MalformedRecord, match="between 0 and 1"):
-        decode_training_request(bare('{"project": "p", "max_false_reject_ratio": 2}'))
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ('"max_false_reject_ratio": 2', "between 0 and 1"),
+        ('"max_false_reject_ratio": "NaN"', "between 0 and 1"),
+        ('"budget_ms": "NaN"', "budget is nan ms"),
+        ('"budget_ms": -1', "budget is -1.0 ms"),
+        ('"tiles": 2000000000', "give 1 to 4"),
+        ('"tiles": -1', "give 1 to 4"),
+        ('"seed": -1', "has to be 0 or more"),
+        ('"training_id": "a\\u0000"', "printable characters"),
+        ('"families": ["memory\\u0000"]', "printable characters"),
+    ],
+)
+def test_a_training_request_that_makes_no_sense_is_refused(field: str, sentence: str) -> None:
+    with pytest.raises(MalformedRecord, match=sentence):
+        decode_training_request(bare(f'{{"project": "p", {field}}}'))
 
 
 def test_an_announcement_survives_protobuf() -> None:
