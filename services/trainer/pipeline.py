@@ -215,7 +215,8 @@ class TrainingStep:
             manifest = verify_folder(model)
             self._patience.call(report.close_door)
             self._patience.call(lambda: self._makers.promotion.consider(model, manifest, request))
-            self._measured_s[request.project] = estimate.end(self._clock.monotonic_s())
+            if not request.is_update:  # which has none of a fit's stages
+                self._measured_s[request.project] = estimate.end(self._clock.monotonic_s())
             return remark
         finally:
             shutil.rmtree(folder, ignore_errors=True)

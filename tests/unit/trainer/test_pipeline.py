@@ -455,6 +455,17 @@ def test_a_job_tells_how_far_it_is(rig: Rig) -> None:
     assert rig.jobs.get("t1").done_ratio == 1.0
 
 
+def test_an_update_says_nothing_of_how_long_a_fit_takes(rig: Rig) -> None:
+    rig.fit.stages, rig.fit.between = ["read"], lambda: rig.clock.advance(30)
+    step, told = rig.training_step(), []
+    for is_update in (False, True):
+        wish = TrainingRequest(f"t{is_update:d}", "plates", AT, is_update=is_update)
+        step.handle(read(encode_training_request(wish)))
+        told.append(step._measured_s["plates"])
+    assert told[0] == told[1]
+    assert "read" in told[0]
+
+
 def test_an_update_takes_no_fit(rig: Rig) -> None:
     wish = TrainingRequest("u1", "plates", AT, trigger="review", is_update=True)
     rig.training_step().handle(read(encode_training_request(wish)))
