@@ -180,6 +180,18 @@ def test_an_older_database_keeps_its_rows_on_the_way_up_and_down(database_url: s
         "routes": {
             "camera_pattern": "*", "project": "p", "mode": "live", "archive": "all", "priority": 0,
         },
+        "model_versions": {
+            "project": "p", "version": "v", "uri": "s3://loupe-models/p/v", "manifest_sha256": "a",
+            "training_id": "t", "metrics": "{}", "created_at": AT,
+        },
+        "training_jobs": {
+            "training_id": "t", "project": "p", "state": "done", "message": "", "requested_at": AT,
+        },
+        "dataset_entries": {
+            "entry_id": "e", "project": "p", "image_uri": "s3://loupe-datasets/a", "image_sha256": "a",
+            "image_bytes": 1, "classes": "[]", "boxes": "[]", "masks": "[]", "author": "ann",
+            "labelled_at": AT,
+        },
     }  # fmt: skip
     _to_revision(engine, "20261121_first")
     with writing(engine) as connection:
@@ -197,6 +209,12 @@ def test_an_older_database_keeps_its_rows_on_the_way_up_and_down(database_url: s
         assert tuple(new) == ("", None)
         route = connection.execute(text("SELECT share_ratio, retention FROM routes")).one()
         assert tuple(route) == (1.0, "standard")
+        version = connection.execute(text("SELECT state, parent, decided_at FROM model_versions")).one()
+        assert tuple(version) == ("promoted", "", None)  # it served, and goes on serving
+        job = connection.execute(text("SELECT stage, done_ratio, trigger FROM training_jobs")).one()
+        assert tuple(job) == ("", 0.0, "request")
+        entry = connection.execute(text("SELECT stored_at, split, origin FROM dataset_entries")).one()
+        assert tuple(entry) == (None, None, "label")
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
