@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from services.adapters.broker.memory import MemoryBroker, MemoryProducer
 from services.adapters.clock import FakeClock
 from services.adapters.object_store.store import FRAMES_BUCKET, folder_store
 from services.domain.errors import BadRequest, Rejected
@@ -19,6 +20,8 @@ from services.trainer.dataset_versions import DatasetVersions, Finding, snapshot
 from services.trainer.datasets import Changes, Datasets, count_labels, image_of_frame
 from services.trainer.jobs import PROMOTING, Jobs
 from services.trainer.policies import Policies, Policy
+from services.trainer.reviews import ReviewWatch
+from tests.unit.trainer.judges import Project
 from tests.unit.trainer.pictures import picture
 from tests.unit.trainer.test_datasets import AT, FRAME, drawn, judged, label
 
@@ -113,3 +116,16 @@ def test_of_cancelling_and_promoting_at_once_one_wins(engine: Engine, number: in
     trainer.join(30)
     assert told == [not is_cancelled]
     assert jobs.get("t1").state is (JobState.CANCELLED if is_cancelled else JobState.RUNNING)
+
+
+def test_reviews_that_no_fit_has_read_are_due(database_url: str, tmp_path: Path) -> None:
+    project = Project(tmp_path, database_url)
+    versions = DatasetVersions(project.engine, project.store)
+    seen = versions.write("plates", snapshot_of(()), project.clock.now())
+    project.clock.advance(10)
+    project.label(picture(1), Verdict.NORMAL, origin=Origin.REVIEW)
+    project.consider("v1", data_digest=seen.digest)  # made after that review, from what was read before it
+    producer = MemoryProducer(MemoryBroker(partitions=1))
+    (asked,) = ReviewWatch(project.engine, Jobs(project.engine), producer, project.clock).look()
+    assert (asked.project, asked.is_update) == ("plates", True)
+    project.engine.dispose()
