@@ -7,7 +7,6 @@ trainers, or one that was killed in between, ask for the same training and it is
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import threading
 from dataclasses import asdict, dataclass
@@ -20,14 +19,12 @@ from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.database import insert_or_ignore, reading, writing
 from services.adapters.database.tables import dataset_versions, training_policies
-from services.domain.errors import BadRequest, LoupeError
+from services.domain.errors import BadRequest
 from services.domain.model_version import DEFAULT_OPTIONS, FitOptions, TrainingRequest
 from services.domain.project import checked_project_name
+from services.trainer.asking import ask, keep_looking
 from services.trainer.datasets import Changes, Datasets
 from services.trainer.jobs import Jobs
-from services.wire.training import encode_training_request
-
-logger = logging.getLogger(__name__)
 
 # A person who labels says something every few seconds; a burst of labels makes one training.
 QUIET_S = 30.0
@@ -35,7 +32,6 @@ QUIET_S = 30.0
 LONGEST_WAIT_S = 600.0
 LOOK_EVERY_S = 5.0
 BY_LABELS, NIGHTLY = "labels", "nightly"
-_PRODUCE_TIMEOUT_S = 30.0
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -156,13 +152,7 @@ class PolicyWatch:
 
     def run(self, stopping: threading.Event) -> None:
         """Look every few seconds until told to stop."""
-        while not stopping.wait(LOOK_EVERY_S):
-            try:
-                self.look()
-            except LoupeError as error:
-                logger.warning("policies: %s", error.message)
-            except Exception:  # one bad moment must not end all policies
-                logger.exception("policies")
+        keep_looking(self.look, "policies", LOOK_EVERY_S, stopping)
 
     def look(self) -> tuple[TrainingRequest, ...]:
         """Ask for what is due now, and return it.
@@ -179,15 +169,9 @@ class PolicyWatch:
             changes = self._datasets.changes(policy.project, seen_at)
             request = request_due(policy, changes, seen_at, self._clock.now())
             if request is not None and not self._jobs.knows(request.training_id):
-                self._ask(request)
+                ask(request, self._producer, self._jobs)
                 asked.append(request)
         return tuple(asked)
-
-    def _ask(self, request: TrainingRequest) -> None:
-        # Kafka first: a job without a record would wait for ever, a record without a job makes one.
-        self._producer.send(encode_training_request(request)).result(_PRODUCE_TIMEOUT_S)
-        self._jobs.queue(request)
-        logger.info("training %s of %s is due", request.training_id, request.project)
 
 
 def _request(policy: Policy, trigger: str, what: str, now: datetime) -> TrainingRequest:

@@ -6,7 +6,6 @@ however often and by however many trainers. Does not update (`services.trainer.u
 
 from __future__ import annotations
 
-import logging
 import threading
 from datetime import datetime, timedelta
 
@@ -16,19 +15,15 @@ from services.adapters.broker import Producer
 from services.adapters.clock import Clock
 from services.adapters.database import reading
 from services.adapters.database.tables import UtcDateTime, dataset_entries, dataset_versions, model_versions
-from services.domain.errors import LoupeError
 from services.domain.label import Origin, Split
 from services.domain.model_version import TrainingRequest, VersionState
+from services.trainer.asking import ask, keep_looking
 from services.trainer.jobs import Jobs
-from services.wire.training import encode_training_request
-
-logger = logging.getLogger(__name__)
 
 BY_REVIEW = "review"
 LOOK_EVERY_S = 1.0
 # Someone who goes through a list of alarms says something every second or two; together they are one update.
 QUIET_S = 3.0
-_PRODUCE_TIMEOUT_S = 30.0
 
 
 class ReviewWatch:
@@ -43,13 +38,7 @@ class ReviewWatch:
 
     def run(self, stopping: threading.Event) -> None:
         """Look every second until told to stop."""
-        while not stopping.wait(LOOK_EVERY_S):
-            try:
-                self.look()
-            except LoupeError as error:
-                logger.warning("reviews: %s", error.message)
-            except Exception:  # one bad moment must not end all updates
-                logger.exception("reviews")
+        keep_looking(self.look, "reviews", LOOK_EVERY_S, stopping)
 
     def look(self) -> tuple[TrainingRequest, ...]:
         """Ask for what is due now, and return it.
@@ -71,15 +60,9 @@ class ReviewWatch:
                 continue
             # What runs has to end first: it may be the fit that makes the update needless.
             if not self._jobs.is_busy(project):
-                self._ask(request)
+                ask(request, self._producer, self._jobs)
                 asked.append(request)
         return tuple(asked)
-
-    def _ask(self, request: TrainingRequest) -> None:
-        # Kafka first: a job without a record would wait for ever, a record without a job makes one.
-        self._producer.send(encode_training_request(request)).result(_PRODUCE_TIMEOUT_S)
-        self._jobs.queue(request)
-        logger.info("the update %s is due", request.training_id)
 
     def _reviewed(self) -> list[tuple[str, datetime]]:
         """Return projects with reviews that their newest whole fit did not see, and when the latest came."""
