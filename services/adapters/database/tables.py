@@ -283,6 +283,8 @@ dataset_entries = Table(
     Column("stored_at", UtcDateTime),  # by our clock; policies count what came since the last training
     Column("split", String(8)),  # domain Split; none: as a fit splits
     Column("origin", String(8), nullable=False, server_default="label"),  # domain Origin
+    # Looked for every second, and few.
+    Index("ix_dataset_entries_origin", "origin", "project", "stored_at"),
 )
 
 # --- written by services.hosting.store and services.hosting.route_store ------------------------

@@ -57,6 +57,7 @@ def upgrade() -> None:
     for table, added in _COLUMNS.items():
         for name, (kind, how) in added:
             op.add_column(table, sa.Column(name, kind, **how))
+    op.create_index("ix_dataset_entries_origin", "dataset_entries", ["origin", "project", "stored_at"])
     op.create_table(
         "training_policies",
         sa.Column("project", sa.String(length=128), nullable=False),
@@ -85,6 +86,7 @@ def downgrade() -> None:
     """Take back."""
     op.drop_table("dataset_versions")
     op.drop_table("training_policies")
+    op.drop_index("ix_dataset_entries_origin", "dataset_entries")
     for table, added in _COLUMNS.items():
         with op.batch_alter_table(table) as batch:
             for name, _ in added:
