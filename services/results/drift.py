@@ -23,8 +23,8 @@ from services.domain.metrics import PICTURE_DRIFT
 
 # Frames that a camera's gauges look back on, and the fewest that tell anything.
 LOOK_BACK_FRAMES, LEAST_FRAMES = 200, 20
-# From this place on a camera has drifted: 0 is the training photos' median, 1 their 95 %. The median of 20
-# frames like the photos varies by 1.25 / sqrt(20) standard deviations, 0.17 places, so chance does not get there.
+# From this place on a camera has drifted: 0 is the training photos' median, 1 their 95 %. Chance does not get
+# there: the median of 20 frames like the photos varies by 1.25 / sqrt(20) standard deviations, 0.17 places.
 DRIFTED_FROM = 2.0
 _MOST_CAMERAS = 1000
 

@@ -30,6 +30,7 @@ MAP_SIGMA_PX = 2.0
 # Which of the highest scores also sets the spread. With the third recall fell on real sets, with the seventh
 # the promise was broken on the synthetic line.
 _HIGHEST = 5
+_COUNTED_PRODUCT = 150
 # The tail is at most a third of the photos.
 _TAIL_PHOTOS = 3
 # The uncertainty band ends where a normal frame stands 3 times as often as promised, and 10 times
@@ -85,10 +86,24 @@ def calibration_of(
     """Return the calibration that (n,) cross-fitted normal scores support, n >= 2."""
     count = len(scores)
     mean = float(scores.mean(dtype=np.float64))
-    sd = max(normal_spread(scores), _spread_of_highest(scores, mean, max_false_reject_ratio))
+    sd = max(normal_spread(scores), _spread_of_highest(scores, mean))
+
+    highest = np.sort(scores)[::-1]
+    fewest = fewest_counted(count)
+
+    def by_spread(ratio: float) -> float:
+        return score_passed_by(min(ratio, 0.5), mean, sd, count)
 
     def passed_by(ratio: float) -> float:
-        return score_passed_by(min(ratio, 0.5), mean, sd, count)
+        """Return the score that a good part passes with chance `ratio`; never lower for a smaller one."""
+        rank = int(ratio * (count + 1))
+        if max(rank, fewest) > count / _TAIL_PHOTOS:
+            return by_spread(ratio)
+        if rank < fewest:  # beyond what can be counted: the tail goes on as the spread has it
+            return by_spread(ratio) + max(0.0, float(highest[fewest - 1]) - by_spread(fewest / (count + 1)))
+        # Of n + 1 exchangeable scores the last is among the `rank` highest with chance rank / (n + 1),
+        # whatever their distribution (split conformal prediction, Vovk et al. 2005).
+        return max(by_spread(ratio), float(highest[rank - 1]))
 
     return Calibration(
         threshold=passed_by(max_false_reject_ratio),
@@ -103,21 +118,27 @@ def calibration_of(
     )
 
 
-def _spread_of_highest(scores: NDArray[np.float32], mean: float, ratio: float) -> float:
+def fewest_counted(count: int) -> int:
+    """Return how many of `count` good photos lie above the threshold's bound by counting, at the least.
+
+    The bound by one photo would hold for stricter promises, and one odd photo would blind the detector: on
+    31 cookies recall fell from .95 to .79 with it. Of 30 photos the fifth highest counts, of 75 the second.
+    """
+    return max(2, min(_HIGHEST, _COUNTED_PRODUCT // count))
+
+
+def _spread_of_highest(scores: NDArray[np.float32], mean: float) -> float:
     """Return the standard deviation with which Student's t puts as many scores up there as there are.
 
     Scores of good parts have heavier tails than their deviation tells: a part that lies crooked is far
-    from all others. Reads the `_HIGHEST`-th highest score, which one odd photo does not move, and where
-    counting supports the promise also the score at it. 0 where there are too few photos to have a tail.
+    from all others. Reads the `_HIGHEST`-th highest score, which one odd photo does not move; 0 where there
+    are too few photos to have a tail.
     """
     count = len(scores)
-    highest = np.sort(scores)[::-1]
-    places = [one for one in (_HIGHEST, int(ratio * (count + 1))) if 1 <= one <= count / _TAIL_PHOTOS]
-    spreads = [
-        (float(highest[place - 1]) - mean) / score_passed_by(place / (count + 1), 0.0, 1.0, count)
-        for place in places
-    ]
-    return max([0.0, *spreads])
+    if count < _HIGHEST * _TAIL_PHOTOS:
+        return 0.0
+    fifth = float(np.sort(scores)[-_HIGHEST])
+    return (fifth - mean) / score_passed_by(_HIGHEST / (count + 1), 0.0, 1.0, count)
 
 
 def limits_of(count: int, max_false_reject_ratio: float) -> tuple[str, ...]:
