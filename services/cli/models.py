@@ -107,10 +107,13 @@ def _promote(registry: Registry, project: str | None, version: str, reason: str,
     now = datetime.now(UTC)
     said = registry.promote(project, version, author=author or login_name(), reason=reason, at=now)
     is_announced = _announce(said)
-    console.print(Text.assemble((project, "green"), f": version {version} is promoted."))
-    against = registry.record(project, version).reasons
-    if against and registry.record(project, version).evidence["by_hand"][-1]["was"] == VersionState.KEPT:
-        console.print(Text.assemble(("It had been kept: ", "yellow"), " ".join(against)))
+    record = registry.record(project, version)
+    if record.decided_at != now:
+        console.print(Text.assemble((project, "green"), f": version {version} is the one to serve already."))
+    else:
+        console.print(Text.assemble((project, "green"), f": version {version} is promoted."))
+        if record.evidence["by_hand"][-1]["was"] == VersionState.KEPT:
+            console.print(Text.assemble(("It had been kept: ", "yellow"), " ".join(record.reasons)))
     if not is_announced:
         console.print("The stack does not run; `loupe up` will host this version.")
 

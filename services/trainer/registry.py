@@ -135,16 +135,17 @@ class Registry:
     ) -> ModelAnnouncement:
         """Promote a version by hand, whatever was decided before; announce it, and it is what serves.
 
+        One that was promoted last stays as it is; announced again, it serves even if whoever promoted it was
+        killed before saying so.
+
         Raises:
-            BadRequest: there is no such version, it is what serves already, or it has not proved itself.
+            BadRequest: there is no such version, or it has not proved itself.
             UnknownProject: there is no such project, or it has no model yet.
         """
         with writing(self._engine) as connection:
             row = connection.execute(select(model_versions).where(_is(project, version))).first()
             newest = connection.execute(_promoted(project).limit(1)).first()
-            if row is not None and newest is not None and newest.version == version:
-                raise BadRequest(f"Version {version} of {project} is the one that serves already.")
-            if row is not None:
+            if row is not None and (newest is None or newest.version != version):
                 _check_proved(row)
                 said = {"author": author, "reason": reason, "at": at.isoformat(), "was": row.state}
                 by_hand = [*row.evidence.get("by_hand", ()), said]
@@ -169,18 +170,6 @@ class Registry:
         if row is None:
             raise self._unknown(project)
         return _announcement(row)
-
-    def versions(self, project: str) -> tuple[ModelAnnouncement, ...]:
-        """Return the promoted versions of a project, the one that serves last; at least one.
-
-        Raises:
-            UnknownProject: there is no such project, or it has no promoted version.
-        """
-        with reading(self._engine) as connection:
-            found = [_announcement(row) for row in connection.execute(_promoted(project))]
-        if not found:
-            raise self._unknown(project)
-        return tuple(reversed(found))
 
     def records(self, project: str) -> tuple[VersionRecord, ...]:
         """Return all versions of a project in any state, oldest first; at least one.

@@ -89,11 +89,17 @@ def test_a_kept_version_is_promoted_by_hand_and_the_older_one_comes_back(home: H
     assert first["serves"]
 
 
+def test_what_was_promoted_last_is_announced_again_and_nothing_else_changes(home: Home) -> None:
+    before = models(home, "plates", "--json").stdout
+    done = models(home, "plates", "--promote", "v1")
+    assert (done.exit_code, "v1 is the one to serve already" in done.stdout) == (0, True), done.output
+    assert models(home, "plates", "--json").stdout == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--promote", "v1"], "Say whose version it is"),
-        (["plates", "--promote", "v1"], "serves already"),
         (["plates", "--promote", "v3"], "has not been proved yet"),
         (["plates", "--promote", "v9"], "There is no version v9 of plates."),
         (["bottles"], "There is no project bottles."),

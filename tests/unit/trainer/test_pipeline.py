@@ -225,7 +225,7 @@ def test_the_same_request_twice_trains_once(rig: Rig) -> None:
     step = rig.training_step()
     step.handle(REQUEST)
     step.handle(REQUEST)
-    assert len(rig.fit.jobs) == len(rig.registry.versions("plates")) == 1
+    assert len(rig.fit.jobs) == len(rig.registry.records("plates")) == 1
 
 
 def test_a_request_that_cannot_be_trained_fails_with_its_reason(rig: Rig) -> None:
