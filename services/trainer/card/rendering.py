@@ -41,9 +41,14 @@ _METRICS = {
     "cross_fitted_false_reject_ratio": ("training photos above the threshold, cross-fitted", "{:.1%}"),
     "fit_s": ("time to fit", "{:.1f} s"),
     "graph_ms": ("one image, fp32", "{:.1f} ms"),
+    "int8_ms": ("one image, int8", "{:.1f} ms"),
+    "int8_time_ratio": ("time of int8, of that of fp32", "{:.1%}"),
+    "int8_agreement_ratio": ("same verdicts in int8", "{:.1%}"),
+    "int8_auroc_loss": ("AUROC lost in int8", "{:.4f}"),
     "file_bytes": ("size of the graph in bytes", "{:,.0f}"),
 }
 _AT_THE_TOP = 6
+_IOU = "mean_iou."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def render_card(facts: CardFacts) -> str:
         m=m,
         measured_on=facts.measured_on,
         big=[
-            _Big(_METRICS[name][0], _METRICS[name][1].format(metrics[name]), _interval(name, intervals))
+            _Big(_words_of(name), _form_of(name).format(metrics[name]), _interval(name, intervals))
             for name in list(_METRICS)[:_AT_THE_TOP]
             if name in metrics
         ],
@@ -183,12 +188,22 @@ def _line(name: str, points: Points) -> Line:
     return Line(name, _BAD, [across for across, _ in points], [up for _, up in points], is_step=False)
 
 
+def _words_of(metric: str) -> str:
+    if metric.startswith(_IOU):
+        return f"mean IoU of {metric.removeprefix(_IOU)}"
+    return _METRICS[metric][0] if metric in _METRICS else metric.replace("_", " ")
+
+
+def _form_of(metric: str) -> str:
+    return _METRICS[metric][1] if metric in _METRICS else "{:.3f}"
+
+
 def _interval(name: str, intervals: Intervals) -> str:
+    """Return a metric's interval; nothing of one without width, which says nothing of other photos."""
     if name not in intervals:
         return ""
-    form = _METRICS.get(name, ("", "{:.3f}"))[1]
-    low, high = intervals[name]
-    return f"95 %: {form.format(low)} to {form.format(high)}"
+    low, high = (_form_of(name).format(end) for end in intervals[name])
+    return f"95 %: {low} to {high}" if low != high else ""
 
 
 def _rows(m: Manifest, metrics: Mapping[str, float], intervals: Intervals) -> list[tuple[str, str, str]]:
@@ -201,8 +216,7 @@ def _rows(m: Manifest, metrics: Mapping[str, float], intervals: Intervals) -> li
     ]
     rows = [(name, value, "") for name, value in facts]
     for name, value in sorted(metrics.items(), key=lambda one: _place_of(one[0])):
-        words, form = _METRICS.get(name, (name.replace("_", " "), "{:g}"))
-        rows.append((words, form.format(value), _interval(name, intervals)))
+        rows.append((_words_of(name), _form_of(name).format(value), _interval(name, intervals)))
     identity = [
         (
             "input",

@@ -61,7 +61,8 @@ def shown(name: str, truth: Verdict, score: float, *, is_masked: bool = False) -
 
 def facts() -> CardFacts:
     rng = np.random.default_rng(0)
-    good, bad = rng.normal(0, 0.5, 30).astype(np.float32), rng.normal(3, 1, 12).astype(np.float32)
+    good, bad = rng.normal(0, 0.5, 30).astype(np.float32), rng.normal(3, 0.5, 12).astype(np.float32)
+    good[0] = 1.4
     outcomes = [
         Outcome(
             f"{truth}-{n}", truth, float(s), Verdict.ANOMALY if s >= 1 else Verdict.NORMAL, 0.9, types, types
@@ -143,6 +144,17 @@ def test_a_card_without_anomalies_says_so() -> None:
     assert "never tried on a real defect" in page
     assert "<h3>ROC" not in page
     assert not re.search(r"\bnan\b", page)
+
+
+def test_every_number_has_words_and_an_interval_without_width_is_not_told() -> None:
+    measured = {"int8_ms": 3.2, "int8_agreement_ratio": 1.0, "mean_iou.scratch": 0.7057}
+    given = replace(facts(), manifest=replace(MANIFEST, metrics={**MANIFEST.metrics, **measured}))
+    words = " ".join(" ".join(read(render_card(given)).words).split())
+    for said in ("one image, int8 3.2 ms", "same verdicts in int8 100.0%", "mean IoU of scratch 0.706"):
+        assert said in words, said
+    # All twelve anomalies were found, so each resample finds all: that says nothing of others.
+    assert "anomalies found (recall) 100.0% good" in words
+    assert "100.0% to 100.0%" not in words
 
 
 def test_mistakes_come_first_and_the_worst_of_them_first() -> None:
