@@ -121,9 +121,10 @@ def mask_png(one: ImageOutputs, manifest: Manifest, size_px: tuple[int, int]) ->
 
 
 def colours_of(manifest: Manifest) -> tuple[str, ...]:
-    """Return `#rrggbb` of classes 1 to T + 1."""
-    typed = tuple(one.colour.lower() for one in manifest.types)
-    return (*typed, next(one for one in _UNTYPED_COLOURS if one not in typed))
+    """Return `#rrggbb` of classes 1 to T + 1; a type called as the untyped class shares its colour."""
+    typed = {one.name: one.colour.lower() for one in manifest.types}
+    free = next(one for one in _UNTYPED_COLOURS if one not in typed.values())
+    return (*typed.values(), typed.get(UNTYPED, free))
 
 
 def whole_map(one: ImageOutputs, manifest: Manifest, size_px: tuple[int, int]) -> NDArray[np.float32]:

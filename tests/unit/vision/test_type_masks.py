@@ -104,6 +104,14 @@ def test_an_untyped_anomaly_never_has_the_colour_of_a_type() -> None:
     assert len(colours(pixels(one, manifest, (112, 112)))) == 3
 
 
+def test_what_is_called_the_same_has_one_colour() -> None:
+    # Drawn masks without a name teach a type that is called as what no type explains.
+    manifest = manifest_of(CALIBRATION, replace(SCRATCH, name="anomaly"))
+    one = ImageOutputs(9.0, spots(LEFT, RIGHT), spots(LEFT, value=0.9)[None])
+    assert {region.anomaly_type for region in judge(one, manifest).regions} == {"anomaly"}
+    assert colours(pixels(one, manifest, (112, 112))) == {WHITE, RED}
+
+
 def test_thresholds_hold_after_upsampling() -> None:
     # By definition: probabilities on the region grid, bilinear to the picture's size, then compared.
     one = typed()
