@@ -35,11 +35,11 @@ def synth(
     from services.domain.errors import NotEnoughImages
     from services.domain.label import Verdict
     from services.trainer.dataset import Dataset
-    from services.trainer.folders import read_folder
+    from services.trainer.folders import read_photos
     from services.trainer.synthesis.sheet import draw_sheet, samples
     from services.trainer.synthesis.spoil import KINDS
 
-    normals = [one for one in read_folder(folder) if one.label is Verdict.NORMAL]
+    normals = [one for one in read_photos(folder) if one.label is Verdict.NORMAL]
     # As many as are shown, and one more, so that each has another beside it.
     photos = Dataset(normals[: count + 1])
     for skipped in photos.skipped:

@@ -28,15 +28,18 @@ def read_manifest(path: Path) -> Iterator[tuple[str, Statement | Rejected]]:
     """Yield (name of the line, what it says or why it says nothing), in order; reads line by line.
 
     Raises:
-        BadRequest: the file cannot be read.
+        BadRequest: the file cannot be read, or is no text.
     """
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _statement_of(line, f"line {number}", path.parent)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} cannot be read: {error}", file=str(path)) from error
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read: {error.strerror}.", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        message = f"{path} is not text, so it is no manifest; give that, or a folder with photos."
+        raise BadRequest(message, file=str(path)) from error
 
 
 def _statement_of(line: str, name: str, folder: Path) -> tuple[str, Statement | Rejected]:

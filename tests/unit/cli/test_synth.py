@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def test_a_folder_to_write_to_gets_a_named_file(photos: Path, tmp_path: Path) ->
 def test_one_photo_is_enough(photos: Path, tmp_path: Path) -> None:
     (photos / "0.png").rename(tmp_path / "0.png")
     result = synth(tmp_path, "--out", tmp_path / "sheet.png", "--count", 6)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_manifest_is_taken_as_fit_takes_it(photos: Path, tmp_path: Path) -> None:
+    kind = {"class-name": "normal", "type": "groundtruth/image-classification"}
+    lines = [json.dumps({"source-ref": f"{n}.png", "a": 0, "a-metadata": kind}) for n in range(3)]
+    (photos / "good.manifest").write_text("\n".join(lines))
+    result = synth(photos / "good.manifest", "--out", tmp_path / "sheet.png", "--count", 2)
     assert result.exit_code == 0, result.output
 
 

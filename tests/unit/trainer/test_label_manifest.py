@@ -83,3 +83,10 @@ def test_a_line_that_says_nothing_names_its_reason_and_the_next_is_read(
 def test_a_manifest_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="cannot be read"):
         list(read_manifest(tmp_path / "none"))
+
+
+def test_a_photo_is_no_manifest(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(BadRequest, match="is not text, so it is no manifest"):
+        list(read_manifest(photo))
