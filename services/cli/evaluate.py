@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from services.cli.layout import Cell, Column, open_console, print_facts, print_list
+from services.cli.report_file import check_report, write_report
 from services.embedded.settings import EmbeddedSettings
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def evaluate(
     from services.embedded.stack import running_stack
     from services.trainer.evaluating import judge_photos, read_test_photos
 
+    check_report(report)
     photos = read_test_photos(folder)
     settings = EmbeddedSettings()
     model = open_version(settings.home_folder, running_stack(settings), project, version)
@@ -73,9 +75,7 @@ def evaluate(
         judged = judge_photos(photos, model, tell)
     evaluation = judged.evaluation()
     document = report_of(evaluation, model.manifest, judged.skipped)
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(document, indent=1) + "\n")
+    write_report(report, document)
     if as_json:
         typer.echo(json.dumps(document))
         return
@@ -115,7 +115,7 @@ def _show(evaluation: Evaluation, manifest: Manifest, skipped: Sequence[SkippedI
         f"missed; of {len(outcomes) - anomalous} normal ones {counts.true_negatives} passed and "
         f"{counts.false_positives} were rejected."
     )
-    _show_types(evaluation.types)
+    _show_types(told_types(evaluation.types))
     _show_mistakes(outcomes)
     if skipped:
         console.print(f"\n[yellow]Note:[/] {len(skipped)} photos were left out:")
@@ -139,10 +139,15 @@ def _facts(evaluation: Evaluation, manifest: Manifest) -> dict[str, Cell]:
 
 
 def _told(evaluation: Evaluation, name: str, *, is_percent: bool = False) -> str:
-    """Return a metric with its 95 % interval."""
-    numbers = (evaluation.metrics[name], *evaluation.intervals.get(name, ()))
-    told = [f"{one:.1%}" if is_percent else f"{one:.3f}" for one in numbers]
-    return told[0] if len(told) == 1 else f"{told[0]} (95 %: {told[1]} to {told[2]})"
+    """Return a metric with its 95 % interval, unless that has no width: it says nothing of other photos."""
+    numbers = (evaluation.metrics[name], *evaluation.intervals.get(name, (0, 0)))
+    value, low, high = (f"{one:.1%}" if is_percent else f"{one:.3f}" for one in numbers)
+    return value if low == high else f"{value} (95 %: {low} to {high})"
+
+
+def told_types(rows: Sequence[TypeRow]) -> list[TypeRow]:
+    """Return the types that a photo has, or was wrongly found to have."""
+    return [row for row in rows if row.images or row.f1 is not None]
 
 
 def _show_types(rows: Sequence[TypeRow]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from services.cli.fit_views import print_forecast, print_outcome
 from services.cli.layout import open_console
+from services.cli.report_file import check_report, write_report
 from services.domain.errors import BadRequest
 from services.embedded.settings import EmbeddedSettings
 
@@ -112,7 +112,8 @@ def fit(
     from services.trainer.commands import FitRequest, fit_folder, forecast
 
     started_s = time.monotonic()
-    _check(budget_ms, seed, report)
+    _check(budget_ms, seed)
+    check_report(report)
     options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed, hold_out)
     request = FitRequest(folder, project, options, backbone, backbone_licence)
     if tiles > 1:
@@ -128,27 +129,21 @@ def fit(
             clock=SystemClock(),
             progress=tell,
         )
-    if report is not None:
-        report.write_text(json.dumps(outcome.report(), indent=1) + "\n")
     print_outcome(console, outcome, time.monotonic() - started_s, is_up=addresses is not None)
+    write_report(report, outcome.report())
 
 
-def _check(budget_ms: float | None, seed: int, report: Path | None) -> None:
+def _check(budget_ms: float | None, seed: int) -> None:
     """Refuse before any work what would be refused after it.
 
     Raises:
-        BadRequest: a budget of nothing, a negative seed, or a report that is a folder.
-        OSError: there can be no file of the report's name.
+        BadRequest: a budget of nothing, or a negative seed.
     """
     if budget_ms is not None and not 0 < budget_ms < math.inf:
         message = f"A budget of {budget_ms:g} ms an image makes no sense; give more than 0, for example 10."
         raise BadRequest(message, budget_ms=budget_ms)
     if seed < 0:
         raise BadRequest(f"A seed of {seed} makes no sense; give 0 or more.", seed=seed)
-    if report is not None:
-        if report.is_dir():
-            raise BadRequest(f"{report} is a folder; give the name of a file.", report=str(report))
-        report.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def _facts(manifest: Manifest, took_s: float) -> Iterator[tuple[str, Cell]]:
     metrics, promise = manifest.metrics, manifest.calibration.max_false_reject_ratio
     yield "photos", f"{manifest.train_images} learnt from"
     if "image_auroc" not in metrics:
-        yield "test", "none: no anomalous photos given"
+        yield "test", "none: there is no anomalous photo that could be used"
     yield (
         "threshold",
         f"{manifest.calibration.threshold:.3f}, to reject at most {100 * promise:g} % of good parts",
@@ -97,5 +97,6 @@ def _metric_rows(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     for name, told in (_METRICS | named).items():
         if name in manifest.metrics:
             ends = manifest.intervals.get(name)
-            interval = f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
-            yield told, f"{manifest.metrics[name]:.3f}", interval
+            low, high = (f"{end:.3f}" for end in ends or (0, 0))
+            # One without width says nothing of other photos.
+            yield told, f"{manifest.metrics[name]:.3f}", f"{low} - {high}" if low != high else ""

@@ -93,6 +93,7 @@ class FitOutcome:
             "is_promoted": self.decision.is_promoted,
             "reasons": list(self.decision.reasons),
             "warnings": list(manifest.warnings),
+            "skipped": [asdict(one) for one in self.skipped],
             "model_dir": str(self.folder),
             "family": manifest.family,
             "candidates": [asdict(one) for one in manifest.candidates],

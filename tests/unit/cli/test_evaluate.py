@@ -10,10 +10,11 @@ from typer.testing import CliRunner, Result
 
 from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import folder_store
-from services.cli.evaluate import worst_mistakes
+from services.cli.evaluate import told_types, worst_mistakes
 from services.cli.main import app
 from services.domain.label import Verdict
 from services.embedded.home import Home
+from services.trainer.evaluation.by_type import TypeRow
 from services.trainer.evaluation.outcome import Outcome
 from services.trainer.registry import Registry
 from services.vision.runtime import verify_folder
@@ -119,11 +120,33 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(
     assert sentence in " ".join(result.stderr.split())
 
 
+def test_a_report_that_cannot_be_written_is_said_before_any_photo_is_judged(
+    home: Home, photos: Path, tmp_path: Path
+) -> None:
+    result = evaluate(home, "plates", str(photos), "--report", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is a folder; give the name of a file." in " ".join(result.stderr.split())
+    assert "judged" not in result.stdout
+
+
+def test_an_interval_without_width_says_nothing_and_is_not_told(home: Home, photos: Path) -> None:
+    (photos / "anomaly" / "hidden.png").unlink()
+    (photos / "normal" / "glare.png").unlink()
+    text = " ".join(evaluate(home, "plates", str(photos)).stdout.split())
+    assert "recall 1.000 F1 1.000" in text
+    assert "1.000 to 1.000" not in text
+
+
 def test_before_the_first_fit_there_is_nothing_to_measure(tmp_path: Path, photos: Path) -> None:
     result = evaluate(Home(tmp_path / "empty"), "plates", str(photos))
     assert result.exit_code == 2
     assert "loupe fit DIR --project plates" in result.stderr
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_type_that_no_photo_has_is_told_only_where_it_was_found_wrongly() -> None:
+    unasked, wrongly, asked = TypeRow("dent", 0, 0), TypeRow("hole", 0, 0, f1=0.0), TypeRow("scratch", 2, 1)
+    assert told_types([unasked, wrongly, asked]) == [wrongly, asked]
 
 
 def test_the_surest_mistakes_come_first() -> None:

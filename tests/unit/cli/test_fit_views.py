@@ -13,6 +13,7 @@ from services.cli.fit_views import print_forecast, print_outcome
 from services.domain.model_version import AnomalyType, CandidateReport, Manifest, ModelAnnouncement, Variant
 from services.domain.promotion import Decision
 from services.trainer.commands import FitOutcome, Forecast
+from services.trainer.dataset import SkippedImage
 from tests.unit.trainer.models import CREATED_AT, model_folder
 
 WHY = "It found 98 % of the synthetic defects, 7 % more than the next one, in less than the budget."
@@ -52,17 +53,21 @@ def printed(manifest: Manifest, *, is_terminal: bool, is_promoted: bool = True) 
         highlight=False,
         soft_wrap=not is_terminal,
     )
-    decision = Decision(is_promoted, ("It is the first version.",))
-    outcome = FitOutcome(
-        ModelAnnouncement("plates", "v1", "s3://x", "", CREATED_AT),
-        decision,
-        manifest,
-        Path("models/plates/v1"),
-        (),
-    )
-    print_outcome(console, outcome, 12.34, is_up=False)
+    print_outcome(console, outcome_of(manifest, is_promoted=is_promoted), 12.34, is_up=False)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
+
+
+def outcome_of(
+    manifest: Manifest, *, is_promoted: bool = True, skipped: tuple[SkippedImage, ...] = ()
+) -> FitOutcome:
+    return FitOutcome(
+        ModelAnnouncement("plates", "v1", "s3://x", "", CREATED_AT),
+        Decision(is_promoted, ("It is the first version.",)),
+        manifest,
+        Path("models/plates/v1"),
+        skipped,
+    )
 
 
 def test_everything_that_matters_is_told(manifest: Manifest) -> None:
@@ -95,9 +100,20 @@ def test_what_was_not_measured_is_not_told(manifest: Manifest) -> None:
         manifest, metrics={"file_bytes": 1}, intervals={}, candidates=(), variants=(), types=(), tiles=1
     )
     told = printed(bare, is_terminal=False)
-    assert "none: no anomalous photos given" in told
+    assert "none: there is no anomalous photo that could be used" in told
     for part in ("measured", "speed", "tiles", "types"):
         assert part not in told
+
+
+def test_an_interval_without_width_says_nothing_and_is_not_told(manifest: Manifest) -> None:
+    perfect = replace(manifest, metrics={**manifest.metrics, "f1": 1.0}, intervals={"f1": (1.0, 1.0)})
+    assert "1.000 - 1.000" not in printed(perfect, is_terminal=False)
+
+
+def test_all_that_was_left_out_is_in_the_report(manifest: Manifest) -> None:
+    skipped = (SkippedImage("torn.png", "It is damaged."),)
+    report = outcome_of(manifest, skipped=skipped).report()
+    assert report["skipped"] == [{"name": "torn.png", "reason": "It is damaged."}]
 
 
 def test_a_version_that_does_not_serve_says_so(manifest: Manifest) -> None:
