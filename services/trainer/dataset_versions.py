@@ -25,6 +25,8 @@ from services.trainer.datasets import DatasetEntry
 CONTRADICTION, DUPLICATE, NEAR_DUPLICATE, LEFT_OUT = (
     "contradiction", "duplicate", "near-duplicate", "left-out",
 )  # fmt: skip
+# A camera that stands still sends the same picture thousands of times; a sentence names a few.
+_NAMED = 5
 # Kinds that only a training finds: it opens the pictures.
 BY_LOOKING = (NEAR_DUPLICATE, LEFT_OUT)
 
@@ -227,7 +229,9 @@ def _overruled(said: Sequence[DatasetEntry]) -> Finding:
 
 
 def _contradiction(same: Sequence[DatasetEntry]) -> Finding:
-    named = ", ".join(f"{one.entry_id} ({one.truth})" for one in same)
+    counts = Counter(one.truth for one in same)
+    rarest_last = sorted(same, key=lambda one: -counts[one.truth])
+    named = _some([f"{one.entry_id} ({one.truth})" for one in rarest_last])
     return Finding(
         CONTRADICTION,
         f"The same pixels are labelled differently: {named}. All are left out until the labels agree.",
@@ -235,10 +239,16 @@ def _contradiction(same: Sequence[DatasetEntry]) -> Finding:
 
 
 def _duplicate(same: Sequence[DatasetEntry]) -> Finding:
-    named = ", ".join(str(one.entry_id) for one in same)
+    named = _some([str(one.entry_id) for one in same])
     splits = {one.split for one in same}
     where = " One is for training and one for the test." if len(splits - {None}) > 1 else ""
     return Finding(DUPLICATE, f"The same pixels came as {named}; the last counts.{where}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the last of some names."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[-_NAMED:]) + more
 
 
 def _is(project: str, digest: str) -> tuple[Any, Any]:

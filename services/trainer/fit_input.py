@@ -26,6 +26,9 @@ from services.trainer.datasets import DatasetEntry, Datasets
 from services.trainer.fit_process import FitResult, Tell, TrainingImage
 from services.trainer.training_progress import FETCHING
 
+# They stand in the manifest and on the card; the rest is with the dataset version.
+_NOTES = 10
+
 
 @dataclass(frozen=True, slots=True)
 class FitInput:
@@ -41,8 +44,11 @@ class FitInput:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the data."""
-        return tuple(one.sentence for one in self.seen.findings)
+        """What is to be said of the data: a few sentences, and where the others are."""
+        said = [one.sentence for one in self.seen.findings]
+        if len(said) > _NOTES:
+            said[_NOTES:] = [f"{len(said) - _NOTES} more findings: loupe dataset {self.seen.project}"]
+        return tuple(said)
 
 
 class Bringer:

@@ -16,8 +16,9 @@ from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import DATASETS_BUCKET, folder_store
 from services.domain.frame import ImageReference
 from services.domain.label import Box, Mask, Origin, Split, Verdict
-from services.trainer.dataset_versions import DatasetVersions, Finding, document_of, snapshot_of
+from services.trainer.dataset_versions import DatasetVersions, Finding, Snapshot, document_of, snapshot_of
 from services.trainer.datasets import DatasetEntry
+from services.trainer.fit_input import FitInput
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -86,6 +87,21 @@ def test_equal_pixels_with_equal_verdicts_count_once() -> None:
     assert (found.kind, found.sentence.endswith("One is for training and one for the test.")) == (
         "duplicate", True,
     )  # fmt: skip
+
+
+def test_a_picture_that_came_a_thousand_times_is_told_in_a_sentence() -> None:
+    many = [replace(entry(number, pixels=9), labelled_at=AT) for number in range(1, 1001)]
+    (found,) = snapshot_of(many).findings
+    assert f"{UUID(int=1000)} and 995 more; the last counts" in found.sentence
+    odd = entry(2000, Verdict.ANOMALY, pixels=9, age_s=9)
+    (found,) = snapshot_of([odd, *many]).findings
+    assert f"{odd.entry_id} (anomaly) and 996 more" in found.sentence
+
+
+def test_a_few_findings_go_with_the_model_and_the_rest_stays_with_the_data(versions: DatasetVersions) -> None:
+    findings = tuple(Finding("left-out", f"Entry {number} is left out.") for number in range(30))
+    given = FitInput((), versions.write("plates", Snapshot((), findings), AT))
+    assert given.notes[9:] == ("Entry 9 is left out.", "20 more findings: loupe dataset plates")
 
 
 def test_pictures_that_cannot_be_decoded_are_not_taken_for_equal() -> None:
