@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from services.cli.layout import Column, Room, open_console, print_list
 from services.domain.errors import BadRequest
+from services.domain.model_version import check_promise
 
 if TYPE_CHECKING:
     from services.trainer.bench.run import Step
@@ -65,6 +66,7 @@ def bench(
     Example: `loupe bench --sets cookies,screws --families auto --seeds 0-2`
     """
     wanted = numbers(seeds)
+    check_promise(max_false_reject)
     out = out or Path("reports", "promise.json" if is_promise else "bench.json")
     if is_fresh:
         out.unlink(missing_ok=True)

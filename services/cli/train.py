@@ -29,7 +29,7 @@ from services.cli.train_views import (
     stage_text,
 )
 from services.domain.errors import BadRequest
-from services.domain.model_version import FitOptions, JobState, TrainingRequest
+from services.domain.model_version import FitOptions, JobState, TrainingRequest, check_promise
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -110,8 +110,7 @@ def train(
         return
     if project is None:
         raise BadRequest("Name the project to train, or ask for --list or --cancel ID.")
-    if not 0 < max_false_reject <= 0.5:
-        raise BadRequest(f"A promise of {max_false_reject} false rejects makes no sense; give 0.001 to 0.5.")
+    check_promise(max_false_reject)
     options = FitOptions(max_false_reject, budget_ms, tuple(family or ()), thorough, tiles, seed, hold_out)
     if on_request and (after_labels is not None or nightly is not None):
         raise BadRequest("--on-request means neither --after-labels nor --nightly.")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from services.domain.errors import BadRequest
+
 
 class Task(StrEnum):
     """What kind of question a project asks."""
@@ -217,6 +219,8 @@ class ModelAnnouncement:
 
 # Their cost grows with the square.
 MAX_TILES = 4
+# Of false rejects: less could not be told from nothing, and at more a good part is as likely rejected as not.
+_LEAST_PROMISE, _MOST_PROMISE = 0.001, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +228,7 @@ class FitOptions:
     """How to fit, apart from the photos; the same in `loupe fit`, in requests and in policies.
 
     Attributes:
-        max_false_reject_ratio: the promise the threshold has to keep (0-0.5].
+        max_false_reject_ratio: the promise the threshold has to keep (0.001-0.5).
         budget_ms: most milliseconds an image on two threads, fp32; None: no limit.
         families: names of those to try; empty: all that need no long training.
         is_thorough: also families that train a network, for minutes.
@@ -243,6 +247,20 @@ class FitOptions:
 
 
 DEFAULT_OPTIONS = FitOptions()
+
+
+def check_promise(max_false_reject_ratio: float) -> None:
+    """Refuse a share of false rejects that no threshold could be made for.
+
+    Raises:
+        BadRequest: it does not lie between 0.001 and 0.5.
+    """
+    if not _LEAST_PROMISE <= max_false_reject_ratio <= _MOST_PROMISE:
+        message = (
+            f"A promise of {max_false_reject_ratio:g} false rejects makes no sense; "
+            f"give {_LEAST_PROMISE:g} to {_MOST_PROMISE:g}."
+        )
+        raise BadRequest(message, max_false_reject_ratio=max_false_reject_ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,6 @@ class Choice:
         embedding: see `services.trainer.embedding`.
         evidence: on these heads.
         graph: serialised, fused.
-        graph_ms: median milliseconds an image at batch 1.
         reports: what was compared; exactly one is chosen.
         warnings: plain sentences.
     """
@@ -66,7 +65,6 @@ class Choice:
     embedding: Embedding
     evidence: Evidence
     graph: bytes
-    graph_ms: float
     reports: tuple[CandidateReport, ...]
     warnings: tuple[str, ...]
 
@@ -148,7 +146,7 @@ def choose(
         )
     reports = tuple(
         CandidateReport(one.name, round(one.quality, 4), round(one.ms, 2), one is chosen, reason)
-        for one, reason in ((one, _reason(one, chosen, compared, options)) for one in compared)
+        for one, reason in ((one, reason_of(one, chosen, compared, options)) for one in compared)
     )
     return chooser.finished(chosen, reports, warnings)
 
@@ -234,7 +232,6 @@ class _Chooser:
             embedding=self._embedding,
             evidence=evidence,
             graph=graph,
-            graph_ms=graph_ms(graph, self._extractor.input_px, self._threads),
             reports=reports,
             warnings=warnings,
         )
@@ -285,7 +282,7 @@ def preferred(options: Sequence[Option]) -> Option:
     return best if best.quality > together.quality + _CLEARLY_BETTER else together
 
 
-def _reason(one: Option, chosen: Option, compared: Sequence[Option], options: FitOptions) -> str:
+def reason_of(one: Option, chosen: Option, compared: Sequence[Option], options: FitOptions) -> str:
     """Say in a sentence why an option was taken or not."""
     too_slow = options.budget_ms is not None and one.ms > options.budget_ms
     if one is not chosen:
@@ -300,9 +297,14 @@ def _reason(one: Option, chosen: Option, compared: Sequence[Option], options: Fi
         return "The fastest; nothing fits the time allowed."
     best_other = max(other.quality for other in compared if other is not one)
     if len(one.members) > 1:
+        why = (
+            "Several ways of seeing find more than one"
+            if one.quality >= best_other
+            else "None is clearly better, and several ways of seeing are safer where defects are new"
+        )
         return (
-            f"Several ways of seeing miss less than one: they rank {one.quality:.3f} of pairs of a defect "
-            f"and a good photo rightly, the best of the others {best_other:.3f}."
+            f"{why}: they rank {one.quality:.3f} of pairs of a defect and a good photo rightly, "
+            f"the best of the others {best_other:.3f}."
         )
     return f"Clearly finds more: {one.quality:.3f} against {best_other:.3f} ranked rightly."
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.domain.errors import BadRequest, NotEnoughImages
+from services.domain.errors import NotEnoughImages
 from services.domain.label import Split, Verdict
-from services.domain.model_version import DEFAULT_OPTIONS, AnomalyType, FitOptions, Manifest
+from services.domain.model_version import DEFAULT_OPTIONS, AnomalyType, FitOptions, Manifest, check_promise
 from services.trainer.backbones.opening import calibrated, open_backbone
 from services.trainer.card.rendering import CardFacts, render_card
 from services.trainer.choice import Choice, choose, families_for
@@ -160,7 +160,7 @@ def fit_model(
         data_digest=data_digest or photos.digest,
         train_images=len(normals),
         files={},
-        metrics=_metrics(choice, fit_s) | dict(precisions.metrics),
+        metrics=_metrics(choice, precisions, fit_s),
         tiles=options.tiles,
         warnings=(
             *backbone.warnings,
@@ -202,16 +202,14 @@ def check_normals(count: int, skipped: Sequence[SkippedImage] = ()) -> None:
     left_out = "".join(f" {one.name}: {one.reason}" for one in skipped[:3])
     message = (
         f"A detector needs at least {MIN_NORMALS} different photos of good parts, better 30 or "
-        f"more; there are {count}.{left_out}"
+        f"more; there {'is' if count == 1 else 'are'} {count}.{left_out}"
     )
     raise NotEnoughImages(message, normal_images=count, skipped=len(skipped))
 
 
 def _check_request(max_false_reject_ratio: float, folder: Path) -> None:
     """Refuse before any work what would be refused after it."""
-    if not 0 < max_false_reject_ratio <= 0.5:
-        message = f"A promise of {max_false_reject_ratio} false rejects makes no sense; give 0.001 to 0.5."
-        raise BadRequest(message, max_false_reject_ratio=max_false_reject_ratio)
+    check_promise(max_false_reject_ratio)
     if folder.exists():
         raise version_exists(folder)
 
@@ -286,11 +284,12 @@ def _share_of(tell: Callable[[float], None], done: int, total: int) -> Callable[
     return lambda ratio: tell((done + ratio) / total)
 
 
-def _metrics(choice: Choice, fit_s: float) -> dict[str, float]:
+def _metrics(choice: Choice, precisions: Precisions, fit_s: float) -> dict[str, float]:
     threshold = choice.calibrated.calibration.threshold
     return {
+        **precisions.metrics,
         "fit_s": round(fit_s, 3),
-        "graph_ms": round(choice.graph_ms, 3),
+        "graph_ms": precisions.variants[0].ms,
         "file_bytes": float(len(choice.graph)),
         "cross_fitted_false_reject_ratio": share_from(choice.calibrated.normal_scores, threshold),
     }

@@ -41,6 +41,7 @@ def test_durations_are_told_as_people_do(seconds: float, told: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--max-false-reject", "7"], "A promise of 7 false rejects makes no sense; give 0.001 to 0.5."),
         (["--sets", "biscuits"], "There is no set biscuits; known are cookies"),
         (["--sets", "screws"], "has no set screws"),
         ([], "holds none of the sets"),

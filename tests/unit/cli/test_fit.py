@@ -47,13 +47,15 @@ def test_photos_become_a_registered_version(home: Path, photos: Path, tmp_path: 
     assert set(numbers) == {
         "project", "version", "train_images", "fit_s", "image_auroc", "threshold", "file_bytes", "warnings",
         "model_dir", "is_promoted", "reasons", "family", "candidates", "graph_ms", "variants", "serving",
-        "types", "metrics", "intervals", "promise", "backbone", "tiles", "card",
+        "types", "metrics", "intervals", "promise", "backbone", "tiles", "card", "skipped",
     }  # fmt: skip
     assert (numbers["promise"], numbers["tiles"], numbers["card"]) == (
         0.02,
         1,
         str(Path(numbers["model_dir"], "card.html")),
     )
+    # What is measured once is told alike everywhere.
+    assert numbers["graph_ms"] == numbers["metrics"]["graph_ms"] == numbers["variants"][0]["ms"]
     assert set(numbers["backbone"]) == {"name", "sha256", "licence"}
     assert done.output.rstrip().endswith(f"Card: {numbers['card']}")
     assert (numbers["project"], numbers["train_images"], numbers["image_auroc"]) == ("plates", 12, 1.0)
@@ -71,7 +73,7 @@ def test_without_anomalous_photos_nothing_is_said_of_finding_them(home: Path, ph
         image.unlink()
     output, numbers = fitted(photos)
     assert numbers["image_auroc"] is None
-    assert "none: no anomalous photos given" in output
+    assert "none: there is no anomalous photo that could be used" in output
 
 
 @pytest.fixture
@@ -129,10 +131,11 @@ def test_help_teaches_the_first_three_commands() -> None:
     [
         (None, [], "is not a folder"),
         (0, [], "holds no photos"),
-        (1, [], "at least 2 different photos"),
+        (1, [], "at least 2 different photos of good parts, better 30 or more; there is 1."),
         (2, ["--project", "../x"], "cannot be a project's name"),
         (2, ["--max-false-reject", "7"], "makes no sense"),
         (2, ["--max-false-reject", "nan"], "makes no sense"),
+        (2, ["--max-false-reject", "1e-9"], "give 0.001 to 0.5"),
         (2, ["--budget-ms", "0"], "A budget of 0 ms"),
         (2, ["--budget-ms", "nan"], "A budget of nan ms"),
         (2, ["--family", "oracle"], "There is no family oracle"),

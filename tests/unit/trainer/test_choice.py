@@ -10,7 +10,7 @@ import pytest
 
 from services.domain.errors import BadRequest, NotEnoughImages
 from services.domain.model_version import FitOptions
-from services.trainer.choice import Option, best_maps, choose, families_for, preferred, quality_of
+from services.trainer.choice import Option, best_maps, choose, families_for, preferred, quality_of, reason_of
 from services.trainer.evidence import Evidence, gather
 from services.trainer.families.aligned import AlignedFamily
 from services.trainer.families.memory import MemoryFamily
@@ -72,6 +72,20 @@ def test_a_tie_goes_to_all_together() -> None:
 def test_a_clearly_better_family_stands_alone() -> None:
     alone = option("a", (0,), 0.97)
     assert preferred([alone, option("b", (1,), 0.5), option("a+b", (0, 1), 0.90)]) is alone
+
+
+@pytest.mark.parametrize(
+    ("quality", "beginning"),
+    [
+        (0.95, "Several ways of seeing find more than one: they rank 0.950 of"),
+        (0.87, "None is clearly better"),
+    ],
+)
+def test_what_all_together_are_chosen_for_is_true(quality: float, beginning: str) -> None:
+    compared = [option("a", (0,), 0.9), option("b", (1,), 0.8), option("a+b", (0, 1), quality)]
+    chosen = preferred(compared)
+    assert chosen.name == "a+b"
+    assert reason_of(chosen, chosen, compared, FitOptions()).startswith(beginning)
 
 
 def test_a_blind_head_lowers_the_quality() -> None:
