@@ -121,11 +121,11 @@ class Datasets:
         values = {
             **_row_of(label, image, masks),
             "pixels_sha256": None if seen is None else pixels_digest(seen),
-            "stored_at": self._clock.now(),
         }
         with writing(self._engine) as connection:
             ensure_project(connection, label.project, label.labelled_at)
-            return _upsert(connection, values)
+            # Now that nobody else writes: a training that began to read meanwhile has not seen it.
+            return _upsert(connection, {**values, "stored_at": self._clock.now()})
 
     def entries(self, project: str) -> tuple[DatasetEntry, ...]:
         """Return a project's entries, in order of their ids: the same data, the same order.
