@@ -118,7 +118,8 @@ def _show(evaluation: Evaluation, manifest: Manifest, skipped: Sequence[SkippedI
     _show_types(told_types(evaluation.types))
     _show_mistakes(outcomes)
     if skipped:
-        console.print(f"\n[yellow]Note:[/] {len(skipped)} photos were left out:")
+        left_out = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
+        console.print(f"\n[yellow]Note:[/] {left_out} left out:")
         for one in skipped[:_LEFT_OUT]:
             console.print(f"  {escape(one.name)}: {escape(one.reason)}")
         if len(skipped) > _LEFT_OUT:

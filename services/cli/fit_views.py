@@ -47,6 +47,7 @@ def print_outcome(console: Console, outcome: FitOutcome, took_s: float, *, is_up
     rows = list(_metric_rows(manifest))
     if rows:
         console.print()
+        console.print(outcome.measured_on)
         columns = [Column("measured"), Column("value", is_right=True), Column("95 % interval")]
         print_list(console, columns, rows)
     console.print()

@@ -60,7 +60,8 @@ class FitOutcome:
     Attributes:
         decision: whether it serves, and why.
         folder: the model folder on this machine.
-        skipped: photos that were left out, with reasons.
+        skipped: files that were left out, with reasons.
+        measured_on: a sentence that says on which photos the metrics were measured.
     """
 
     announcement: ModelAnnouncement
@@ -68,6 +69,7 @@ class FitOutcome:
     manifest: Manifest
     folder: Path
     skipped: tuple[SkippedImage, ...]
+    measured_on: str
 
     @property
     def card(self) -> Path:
@@ -101,6 +103,7 @@ class FitOutcome:
             "variants": [asdict(one) for one in manifest.variants],
             "serving": manifest.serving,
             "types": [asdict(one) for one in manifest.types],
+            "measured_on": self.measured_on,
             "metrics": dict(metrics),
             "intervals": {name: list(ends) for name, ends in manifest.intervals.items()},
             "promise": manifest.calibration.max_false_reject_ratio,
@@ -179,4 +182,6 @@ def fit_folder(
     announcement = promotion.registry.record(project, fitted.manifest.version).announcement
     if producer is not None and decision.is_promoted:
         producer.send(encode_announcement(announcement)).result(_PRODUCE_TIMEOUT_S)
-    return FitOutcome(announcement, decision, fitted.manifest, fitted.folder, fitted.skipped)
+    return FitOutcome(
+        announcement, decision, fitted.manifest, fitted.folder, fitted.skipped, fitted.measured_on
+    )

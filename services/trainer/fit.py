@@ -62,12 +62,14 @@ class FittedModel:
         manifest: as written in it.
         skipped: photos that were left out, with reasons.
         near_duplicates: sentences about photos that show nearly the same, also across training and test.
+        measured_on: a sentence that says on which photos its metrics were measured.
     """
 
     folder: Path
     manifest: Manifest
     skipped: tuple[SkippedImage, ...]
     near_duplicates: tuple[str, ...] = ()
+    measured_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def fit_model(
     folder, manifest = _write(out_dir, with_metrics(manifest, measured), learnt, measured, photos.skipped)
     tell("write", 1.0)
     logger.info("fitted %s version %s from %d photos in %.1f s", project, version, len(normals), fit_s)
-    return FittedModel(folder, manifest, photos.skipped, near_duplicates)
+    return FittedModel(folder, manifest, photos.skipped, near_duplicates, measured.measured_on)
 
 
 def check_normals(count: int, skipped: Sequence[SkippedImage] = ()) -> None:
@@ -327,4 +329,8 @@ def _write(
 def _warnings_of(skipped: Sequence[SkippedImage]) -> tuple[str, ...]:
     if not skipped:
         return ()
-    return (f"{len(skipped)} photos were left out; the first: {skipped[0].name}: {skipped[0].reason}",)
+    # Files: masks without a photo are among them.
+    left_out = (
+        "1 file was left out" if len(skipped) == 1 else f"{len(skipped)} files were left out; the first"
+    )
+    return (f"{left_out}: {skipped[0].name}: {skipped[0].reason}",)

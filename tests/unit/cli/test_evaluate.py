@@ -100,7 +100,7 @@ def test_photos_that_cannot_be_read_are_named(home: Home, photos: Path) -> None:
     (photos / "normal" / "torn.png").write_bytes(picture(50)[:60])
     result = evaluate(home, "plates", str(photos))
     assert result.exit_code == 0
-    assert "1 photos were left out" in result.stdout
+    assert "1 file was left out:" in result.stdout
     assert "normal/torn.png: The image is damaged" in result.stdout
 
 

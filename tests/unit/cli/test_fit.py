@@ -48,6 +48,7 @@ def test_photos_become_a_registered_version(home: Path, photos: Path, tmp_path: 
         "project", "version", "train_images", "fit_s", "image_auroc", "threshold", "file_bytes", "warnings",
         "model_dir", "is_promoted", "reasons", "family", "candidates", "graph_ms", "variants", "serving",
         "types", "metrics", "intervals", "promise", "backbone", "tiles", "card", "skipped",
+        "measured_on",
     }  # fmt: skip
     assert (numbers["promise"], numbers["tiles"], numbers["card"]) == (
         0.02,

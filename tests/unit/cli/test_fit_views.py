@@ -67,6 +67,7 @@ def outcome_of(
         manifest,
         Path("models/plates/v1"),
         skipped,
+        "Measured on 12 test photos, of which nothing was learnt.",
     )
 
 
@@ -76,6 +77,7 @@ def test_everything_that_matters_is_told(manifest: Manifest) -> None:
         f"Chosen: memory+aligned: {WHY}",
         "2 % of good parts",
         "fp32 6.5 ms, bf16 3.1 ms an image; bf16 serves",
+        "\nMeasured on 12 test photos, of which nothing was learnt.\n",
         "image AUROC",
         "0.950 - 1.000",
         "mean IoU of cracked",
@@ -101,7 +103,7 @@ def test_what_was_not_measured_is_not_told(manifest: Manifest) -> None:
     )
     told = printed(bare, is_terminal=False)
     assert "none: there is no anomalous photo that could be used" in told
-    for part in ("measured", "speed", "tiles", "types"):
+    for part in ("measured", "Measured", "speed", "tiles", "types"):
         assert part not in told
 
 
@@ -113,6 +115,7 @@ def test_an_interval_without_width_says_nothing_and_is_not_told(manifest: Manife
 def test_all_that_was_left_out_is_in_the_report(manifest: Manifest) -> None:
     skipped = (SkippedImage("torn.png", "It is damaged."),)
     report = outcome_of(manifest, skipped=skipped).report()
+    assert report["measured_on"] == "Measured on 12 test photos, of which nothing was learnt."
     assert report["skipped"] == [{"name": "torn.png", "reason": "It is damaged."}]
 
 
