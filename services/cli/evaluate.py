@@ -38,6 +38,8 @@ _METRICS = {
     "pixel_auroc": "pixel AUROC",
 }
 _WORST, _LEFT_OUT = 5, 3
+# The type of masks that nobody named.
+_UNNAMED = "anomaly"
 
 
 def evaluate(
@@ -147,8 +149,8 @@ def _told(evaluation: Evaluation, name: str, *, is_percent: bool = False) -> str
 
 
 def told_types(rows: Sequence[TypeRow]) -> list[TypeRow]:
-    """Return the types that a photo has, or was wrongly found to have."""
-    return [row for row in rows if row.images or row.f1 is not None]
+    """Return the types that a photo has, or was found to have; what nobody named is none by itself."""
+    return [row for row in rows if row.f1 is not None or (row.images and row.name != _UNNAMED)]
 
 
 def _show_types(rows: Sequence[TypeRow]) -> None:

@@ -149,6 +149,13 @@ def test_a_type_that_no_photo_has_is_told_only_where_it_was_found_wrongly() -> N
     assert told_types([unasked, wrongly, asked]) == [wrongly, asked]
 
 
+def test_defects_that_nobody_named_are_no_type_unless_the_version_finds_it() -> None:
+    unnamed = TypeRow("anomaly", 48, 0, {"unnamed": 48})
+    assert told_types([unnamed]) == []
+    found = TypeRow("anomaly", 48, 0, {"anomaly": 48}, f1=1.0)
+    assert told_types([found]) == [found]
+
+
 def test_the_surest_mistakes_come_first() -> None:
     bad, good = Verdict.ANOMALY, Verdict.NORMAL
     outcomes = [
