@@ -90,10 +90,12 @@ def names_of(photos: Sequence[Path]) -> dict[Path, Path]:
         if len(alike) == 1:
             names[next(iter(alike))] = Path(stem)
             continue
-        root = os.path.commonpath([photo.resolve().parent for photo in alike])
+        # Of the folder, not of the photo: a link is called by where it lies.
+        folders = {photo: photo.parent.resolve() for photo in alike}
+        root = os.path.commonpath(folders.values())
         for photo in alike:
-            folder = photo.resolve().parent.relative_to(root)
-            twins = sum(one.parent.resolve() == photo.parent.resolve() for one in alike)
+            folder = folders[photo].relative_to(root)
+            twins = sum(one == folders[photo] for one in folders.values())
             names[photo] = folder / (photo.name if twins > 1 else stem)
     return names
 

@@ -27,3 +27,11 @@ def test_photos_keep_their_names_and_their_folders_where_they_have_to(
 ) -> None:
     found = names_of([Path(one) for one in photos])
     assert [str(found[Path(one)]) for one in photos] == names
+
+
+def test_links_are_called_by_where_they_lie(tmp_path: Path) -> None:
+    photos = [tmp_path / line / "x.jpg" for line in ("a", "b")]
+    for number, photo in enumerate(photos):
+        photo.parent.mkdir()
+        photo.symlink_to(tmp_path / "store" / f"{number}.jpg")
+    assert list(names_of(photos).values()) == [Path("a/x"), Path("b/x")]
