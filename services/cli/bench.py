@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from services.cli.layout import Column, Room, open_console, print_list
+from services.cli.report_file import check_report
 from services.domain.errors import BadRequest
 from services.domain.model_version import check_promise
 
@@ -68,6 +69,7 @@ def bench(
     wanted = numbers(seeds)
     check_promise(max_false_reject)
     out = out or Path("reports", "promise.json" if is_promise else "bench.json")
+    check_report(out)
     if is_fresh:
         out.unlink(missing_ok=True)
     if is_promise:
@@ -79,7 +81,9 @@ def bench(
     from services.trainer.bench.sets import read_sets
     from services.trainer.bench.settings import BenchSettings
     from services.trainer.bench.table import markdown
+    from services.trainer.bench.trial import check_families
 
+    check_families(names(families))
     folder = data or BenchSettings().inspection_data
     plan = Plan(
         sets=read_sets(folder, names(sets)),

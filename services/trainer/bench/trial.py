@@ -18,16 +18,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.domain.errors import LoupeError
+from services.domain.errors import BadRequest, LoupeError
 from services.trainer.bench.fold import FoldJob, FoldResult, run_fold
 from services.trainer.bench.protocols import Protocol, folds_of
 from services.trainer.bench.sets import BenchSet
 from services.trainer.bench.shares import wilson
 from services.trainer.evaluating import Judged
 from services.trainer.evaluation.by_type import TypeMasks
+from services.trainer.families import all_families
 
 # What the fit chooses from: all families that take seconds, or also those that train for minutes.
 AUTO, THOROUGH = "auto", "thorough"
+
+
+def check_families(asked: Sequence[str]) -> None:
+    """Refuse what no trial could fit.
+
+    Args:
+        asked: as in `Trial`.
+
+    Raises:
+        BadRequest: one of them does not exist.
+    """
+    known = [one.name for one in all_families()]
+    for name in (name for one in asked if one not in {AUTO, THOROUGH} for name in one.split("+")):
+        if name not in known:
+            message = f"There is no family {name}; there are {', '.join(known)}, and {AUTO} and {THOROUGH}."
+            raise BadRequest(message, family=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ def test_durations_are_told_as_people_do(seconds: float, told: str) -> None:
         (["--sets", "screws"], "has no set screws"),
         ([], "holds none of the sets"),
         (["--seeds", "many"], "'many' is no seed"),
+        (["--families", "auto,memory+oracle"], "There is no family oracle; there are memory, aligned"),
+        (["--out", "."], "is a folder; give the name of a file."),
     ],
 )
 def test_what_cannot_be_measured_is_told_in_a_sentence(
