@@ -30,6 +30,7 @@ HINTS = {
     "UnknownProject": "Fit the project, or `loupe dlq redrive --project` to one that there is.",
     "NotEnoughImages": "Label more images of good parts, then ask for the training again.",
     "BadRequest": "Correct the request as the reason says, then publish it again.",
+    "Cancelled": "A person called it off; ask again with `loupe train PROJECT` if it is wanted after all.",
 }
 NO_HINT = "See the log of the process that reads the topic: `loupe logs PART`."
 
