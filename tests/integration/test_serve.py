@@ -44,7 +44,8 @@ from tests.unit.serve.models import picture, write_version
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
-PROJECT = "plates"
+# Its own: the versions of other tests lie under other names in the same store.
+PROJECT = "served-plates"
 # Alone: Serve 5 s, a model 2 s, a healed stub 5 s; all of it on two cores that others use.
 DEADLINE_S = 90.0
 
@@ -125,7 +126,9 @@ def plant(
     store = s3_store(s3_access.endpoint, s3_access.key, s3_access.secret, s3_access.region)
     folder = tmp_path_factory.mktemp("versions")
     for version, lie in (("v1", 0.0), ("v2", 0.0), ("v3", 0.1)):
-        store.upload_folder(write_version(folder, version, lie=lie), f"s3://loupe-models/{PROJECT}/{version}")
+        store.upload_folder(
+            write_version(folder, version, lie=lie, project=PROJECT), f"s3://loupe-models/{PROJECT}/{version}"
+        )
     producer, reader = KafkaBrokerProducer(kafka_bootstrap), KafkaTopicReader(kafka_bootstrap)
     with servers.running("ray"):
         made = Plant(servers.addresses, store, producer, reader)
