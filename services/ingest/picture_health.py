@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from services.domain.camera import CameraState
+from services.vision.picture import laplacian_variance
 
 # Longest side of the copy. At 256 px a blur of 3 px in a picture of 2,645 px left 0.28 of the sharpness,
 # within reach of good pictures (0.38 and more); at 512 px it leaves 0.06.
@@ -85,7 +86,7 @@ class PictureHealth:
         return now_s - self._still_since_s >= self._frozen_after_s
 
     def _is_blurred(self, copy: NDArray[np.int16]) -> bool:
-        sharpness, contrast = _sharpness(copy), _contrast(copy)
+        sharpness, contrast = laplacian_variance(copy), _contrast(copy)
         if len(self._good) < _MIN_REFERENCE_LOOKS:
             self._good.append((sharpness, contrast))
             return False
@@ -123,14 +124,6 @@ def _grey_copy(image: bytes) -> NDArray[np.int16] | None:
             return np.asarray(grey, dtype=np.int16)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _sharpness(copy: NDArray[np.int16]) -> float:
-    """Return the variance of the Laplacian, LAPV of Pertuz et al. 2013 after Pech-Pacheco et al. 2000."""
-    if min(copy.shape) < 3:
-        return 0.0
-    around = copy[:-2, 1:-1] + copy[2:, 1:-1] + copy[1:-1, :-2] + copy[1:-1, 2:]
-    return float(np.var(around - 4 * copy[1:-1, 1:-1], dtype=np.float32))
 
 
 def _contrast(copy: NDArray[np.int16]) -> float:

@@ -32,11 +32,15 @@ def focus_of(pixels: NDArray[np.uint8]) -> float:
 
     LAPV of Pertuz et al. 2013 after Pech-Pacheco et al. 2000; the logarithm makes halving and doubling alike.
     """
-    grey = pixels @ _GREY  # (H, W) float32
+    return float(np.log1p(laplacian_variance(pixels @ _GREY)))
+
+
+def laplacian_variance(grey: NDArray[np.float32] | NDArray[np.int16]) -> float:
+    """Return the variance of the Laplacian of (H, W) grey levels: LAPV, see `focus_of`; 0 below 3 pixels."""
     if min(grey.shape) < 3:
         return 0.0
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float(np.log1p(np.var(around - 4 * grey[1:-1, 1:-1])))
+    return float(np.var(around - 4 * grey[1:-1, 1:-1], dtype=np.float32))
 
 
 def quantiles_of(values: ArrayLike) -> Quantiles:

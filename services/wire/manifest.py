@@ -7,9 +7,10 @@ files; `services.vision.runtime` verifies a folder's hashes.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from services.domain.errors import CorruptModel
 from services.domain.model_version import (
@@ -25,6 +26,8 @@ from services.domain.model_version import (
 )
 
 FORMAT_VERSION = 1
+T = TypeVar("T")
+_READ: Mapping[str, Callable[[Any], object]] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -61,8 +64,8 @@ def _manifest(document: dict[str, Any]) -> Manifest:
         family=str(document["family"]),
         inputs=tuple(_tensor(one) for one in document["inputs"]),
         outputs=tuple(_tensor(one) for one in document["outputs"]),
-        calibration=_calibration(document["calibration"]),
-        backbone=Backbone(**{key: str(document["backbone"][key]) for key in ("name", "sha256", "licence")}),
+        calibration=_plain(Calibration, document["calibration"]),
+        backbone=_plain(Backbone, document["backbone"]),
         data_digest=str(document["data_digest"]),
         train_images=int(document["train_images"]),
         files={str(path): str(sha256) for path, sha256 in document["files"].items()},
@@ -77,25 +80,13 @@ def _manifest(document: dict[str, Any]) -> Manifest:
 def _later_fields(document: dict[str, Any]) -> dict[str, Any]:
     """Return what manifests of the first release do not have, with its defaults."""
     intervals = {str(name): (float(low), float(high)) for name, (low, high) in _of(document, "intervals")}
-    reference = {str(name): Quantiles(**_floats(one)) for name, one in _of(document, "reference")}
+    reference = {str(name): _plain(Quantiles, one) for name, one in _of(document, "reference")}
     return {
         "intervals": intervals,
-        "types": tuple(
-            AnomalyType(str(one["name"]), str(one["colour"]), float(one["threshold"]))
-            for one in document.get("types", ())
-        ),
-        "variants": tuple(_variant(one) for one in document.get("variants", ())),
+        "types": tuple(_plain(AnomalyType, one) for one in document.get("types", ())),
+        "variants": tuple(_plain(Variant, one) for one in document.get("variants", ())),
         "serving": str(document.get("serving", "fp32")),
-        "candidates": tuple(
-            CandidateReport(
-                name=str(one["name"]),
-                quality=float(one["quality"]),
-                ms=float(one["ms"]),
-                is_chosen=bool(one["is_chosen"]),
-                reason=str(one["reason"]),
-            )
-            for one in document.get("candidates", ())
-        ),
+        "candidates": tuple(_plain(CandidateReport, one) for one in document.get("candidates", ())),
         "tiles": int(document.get("tiles", 1)),
         "reference": reference,
         "parent": str(document.get("parent", "")),
@@ -106,37 +97,12 @@ def _of(document: dict[str, Any], key: str) -> list[tuple[str, Any]]:
     return list(document.get(key, {}).items())
 
 
-def _floats(document: dict[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in document.items()}
-
-
-def _variant(document: dict[str, Any]) -> Variant:
-    return Variant(
-        name=str(document["name"]),
-        engine=str(document["engine"]),
-        file=str(document["file"]),
-        precision=str(document["precision"]),
-        ms=float(document["ms"]),
-        agreement_ratio=float(document["agreement_ratio"]),
-        auroc_loss=float(document["auroc_loss"]),
-        golden=str(document["golden"]),
-    )
+def _plain(kind: type[T], document: dict[str, Any]) -> T:
+    """Return a dataclass of words and numbers only; keys that it does not have are ignored."""
+    # Annotations are strings where they are postponed, as in every module of ours.
+    return kind(**{one.name: _READ[str(one.type)](document[one.name]) for one in fields(kind)})  # type: ignore[arg-type]  # a dataclass
 
 
 def _tensor(document: dict[str, Any]) -> TensorSpec:
     shape = tuple(int(length) for length in document["shape"])
     return TensorSpec(str(document["name"]), str(document["dtype"]), shape)
-
-
-def _calibration(document: dict[str, Any]) -> Calibration:
-    return Calibration(
-        threshold=float(document["threshold"]),
-        normal_mean=float(document["normal_mean"]),
-        normal_sd=float(document["normal_sd"]),
-        normal_count=int(document["normal_count"]),
-        max_false_reject_ratio=float(document["max_false_reject_ratio"]),
-        uncertain_low=float(document["uncertain_low"]),
-        uncertain_high=float(document["uncertain_high"]),
-        map_threshold=float(document["map_threshold"]),
-        map_sigma_px=float(document["map_sigma_px"]),
-    )

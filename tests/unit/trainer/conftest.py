@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from services.adapters.database import migrate, open_engine
 from services.domain.errors import MissingPart
 from services.trainer.backbones.backbone_file import BackboneFile
 from services.trainer.backbones.efficientnet import default_backbone_path, load_backbone, prepare_backbone
@@ -48,3 +50,11 @@ def fitted(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> FittedMo
     return fit_model(
         images, project="plates", version="v1", out_dir=tmp_path_factory.mktemp("models"), recipe=recipe
     )
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """A migrated database of one test."""
+    url = f"sqlite:///{tmp_path / 'loupe.db'}"
+    migrate(url)
+    return open_engine(url)

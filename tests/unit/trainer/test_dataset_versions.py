@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from services.adapters.database import migrate, open_engine, writing
+from services.adapters.database import writing
 from services.adapters.database.tables import model_versions
 from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import DATASETS_BUCKET, folder_store
@@ -46,13 +46,6 @@ def entry(
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     return folder_store(tmp_path / "s3")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    url = f"sqlite:///{tmp_path / 'loupe.db'}"
-    migrate(url)
-    return open_engine(url)
 
 
 @pytest.fixture

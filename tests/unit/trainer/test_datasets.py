@@ -14,7 +14,7 @@ from PIL import Image
 from sqlalchemy import Engine, insert
 
 from services.adapters.clock import FakeClock
-from services.adapters.database import migrate, open_engine, reading, writing
+from services.adapters.database import reading, writing
 from services.adapters.database.tables import dataset_entries, inspections, quarantine
 from services.adapters.object_store import ObjectEntry
 from services.adapters.object_store.store import (
@@ -33,13 +33,6 @@ from tests.unit.trainer.pictures import picture
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FRAME = UUID(int=7)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    url = f"sqlite:///{tmp_path / 'loupe.db'}"
-    migrate(url)
-    return open_engine(url)
 
 
 @pytest.fixture

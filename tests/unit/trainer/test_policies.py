@@ -15,7 +15,6 @@ from sqlalchemy import Engine
 
 from services.adapters.broker.memory import MemoryBroker, MemoryProducer
 from services.adapters.clock import FakeClock
-from services.adapters.database import migrate, open_engine
 from services.adapters.object_store import ObjectStore
 from services.adapters.object_store.store import folder_store
 from services.domain.errors import BadRequest, DatabaseUnavailable
@@ -125,13 +124,6 @@ def test_a_night_without_new_labels_trains_nothing() -> None:
 def test_nonsense_is_refused(engine: Engine, change: dict[str, object], sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
         Policies(engine).put(replace(AFTER_3, **change))  # type: ignore[arg-type]  # fields by name
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    url = f"sqlite:///{tmp_path / 'loupe.db'}"
-    migrate(url)
-    return open_engine(url)
 
 
 def test_a_policy_is_set_changed_and_removed(engine: Engine) -> None:

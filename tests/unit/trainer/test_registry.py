@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from services.adapters.database import migrate, open_engine
 from services.adapters.object_store.store import ObjectStore, folder_store, memory_store
 from services.domain.errors import BadRequest, CorruptModel, StoreUnavailable, UnknownProject
 from services.domain.model_version import VersionState
@@ -16,13 +15,6 @@ from services.trainer.registry import Registry, new_version
 from tests.unit.trainer.models import CREATED_AT, model_folder, promoted
 
 LATER = CREATED_AT + timedelta(hours=1)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    url = f"sqlite:///{tmp_path / 'loupe.db'}"
-    migrate(url)
-    return open_engine(url)
 
 
 @pytest.fixture
