@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -114,26 +115,45 @@ def _sha256_of(path: Path) -> str:
         return ""
 
 
+# One entry per download on its way; the trust store is the process's, not a thread's.
+_trusting: list[None] = []
+_trusting_lock = threading.Lock()
+
+
 @contextmanager
 def _maven() -> Iterator[Any]:
     """Give jgo's access to Maven with the user's own repositories and cache.
 
     Meanwhile certificates are checked against the machine's own trust store, as pip does: behind a company's
     proxy the bundle that Python packages bring is not enough. Other clients of this process do not go well
-    with that, so it ends with the download.
+    with that, so it ends with the last download: parts are installed side by side.
     """
-    import truststore
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
 
-    truststore.inject_into_ssl()
-    try:
+    with _trusting_as_the_machine():
         settings = GlobalSettings.load()
         repositories = {"central": MAVEN_CENTRAL_URL, **settings.repositories}
         yield MavenContext(repo_cache=settings.repo_cache, remote_repos=repositories, timeout=60)
+
+
+@contextmanager
+def _trusting_as_the_machine() -> Iterator[None]:
+    """Check certificates against the machine's trust store while anybody is inside; any thread may be."""
+    import truststore
+
+    with _trusting_lock:
+        if not _trusting:
+            truststore.inject_into_ssl()
+        _trusting.append(None)
+    try:
+        yield
     finally:
-        truststore.extract_from_ssl()
+        with _trusting_lock:
+            _trusting.pop()
+            if not _trusting:
+                truststore.extract_from_ssl()
 
 
 def resolve_pins(names: Iterable[str]) -> None:

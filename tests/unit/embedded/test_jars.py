@@ -54,3 +54,14 @@ def test_a_download_leaves_the_process_with_the_certificates_it_had() -> None:
     with jars._maven():
         assert ssl.SSLContext is not before
     assert ssl.SSLContext is before
+
+
+def test_a_download_that_ends_leaves_its_neighbour_the_machines_certificates() -> None:
+    before = ssl.SSLContext
+    first, second = jars._maven(), jars._maven()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert ssl.SSLContext is not before
+    second.__exit__(None, None, None)
+    assert ssl.SSLContext is before
